@@ -1,0 +1,1 @@
+"""Processes that compute together: the Protocol, one process alone, and torch.distributed."""

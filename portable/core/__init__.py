@@ -1,0 +1,1 @@
+"""What every other package stands on: errors, registry, records, artefacts, storage, metrics, randomness."""

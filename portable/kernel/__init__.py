@@ -1,0 +1,1 @@
+"""Kernels: a meaning (``reference/``) and rows that implement it (entry-point group ``portable.kernels``)."""
