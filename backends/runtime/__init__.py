@@ -1,0 +1,1 @@
+"""Inference engines of other projects, behind our Engine Protocol."""

@@ -1,0 +1,1 @@
+"""From sources to documents, from documents to tokens, from tokens to batches."""

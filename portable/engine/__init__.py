@@ -1,0 +1,1 @@
+"""Inference: requests in, completions out."""

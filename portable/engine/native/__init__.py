@@ -1,0 +1,1 @@
+"""Our own engine: it shares the trainer's weights and kernels."""

@@ -1,0 +1,1 @@
+"""One job is one stage; a recipe is jobs joined by artefacts."""

@@ -1,0 +1,1 @@
+"""The report of a recipe run, as a page and as JSON."""

@@ -1,0 +1,1 @@
+"""What a model is: its shape, its formulas, its weights, its tokenizer."""

@@ -1,0 +1,1 @@
+"""One training strategy a file."""

@@ -1,0 +1,1 @@
+"""One policy loss a file."""

@@ -1,0 +1,1 @@
+"""Supervised fine-tuning: only the template and the mask are special."""

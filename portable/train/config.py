@@ -1,0 +1,88 @@
+"""Settings of the loop, the optimiser and the schedule."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from omegaconf import MISSING
+
+from portable.core.errors import ConfigError
+
+
+class Decay(Enum):
+    """The shape of the learning rate after warm-up."""
+
+    constant = "constant"
+    linear = "linear"
+    cosine = "cosine"
+    wsd = "wsd"  # constant, then linear to the end over the last ``decay_fraction`` of the steps
+
+
+@dataclass(kw_only=True, slots=True)
+class ScheduleConfig:
+    """Learning rate over steps, as a factor of the optimiser's ``lr``."""
+
+    name: str = "cosine"
+    decay: Decay = Decay.cosine
+    warmup_steps: int = 10
+    min_factor: float = 0.1
+    decay_fraction: float = 0.2
+
+
+@dataclass(kw_only=True, slots=True)
+class OptimConfig:
+    """What every optimiser has."""
+
+    name: str = MISSING
+    lr: float = MISSING
+    weight_decay: float = 0.0
+
+
+@dataclass(kw_only=True, slots=True)
+class AdamWConfig(OptimConfig):
+    """AdamW (Loshchilov and Hutter 2019). Norms, biases and embeddings are not decayed."""
+
+    name: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+
+
+@dataclass(kw_only=True, slots=True)
+class MuonConfig(OptimConfig):
+    """Muon for hidden matrices (Jordan 2024), AdamW for the rest at ``adamw_lr``."""
+
+    name: str = "muon"
+    lr: float = 0.02
+    weight_decay: float = 0.0
+    momentum: float = 0.95
+    adamw_lr: float = 2e-3
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+
+
+@dataclass(kw_only=True, slots=True)
+class CheckpointConfig:
+    """``every_steps=0`` saves at the end only; the ``keep`` newest stay."""
+
+    every_steps: int = 50
+    keep: int = 2
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainConfig:
+    """The loop of one run. ``max_grad_norm=0`` switches clipping off."""
+
+    steps: int = MISSING
+    max_grad_norm: float = 1.0
+    log_every_steps: int = 1
+    eval_every_steps: int = 0
+    optim: OptimConfig = field(default_factory=AdamWConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.steps, int) and self.steps < 1:
+            raise ConfigError(f"train.steps={self.steps}; use at least 1")
