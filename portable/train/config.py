@@ -30,7 +30,7 @@ class ScheduleConfig:
 
 @dataclass(kw_only=True, slots=True)
 class OptimConfig:
-    """What every optimiser has."""
+    """What every optimiser has. A run names one of its kinds below (``optim=adamw`` or ``optim=muon``)."""
 
     name: str = MISSING
     lr: float = MISSING
@@ -79,7 +79,7 @@ class TrainConfig:
     max_grad_norm: float = 1.0
     log_every_steps: int = 1
     eval_every_steps: int = 0
-    optim: OptimConfig = field(default_factory=AdamWConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
