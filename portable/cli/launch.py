@@ -1,0 +1,49 @@
+"""Hand a verb to Hydra, and Hydra's config to the job."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from portable.config.explain import explain
+from portable.config.load import compose, to_dataclass
+from portable.config.override import resolve_auto
+from portable.config.search_path import conf_dir
+from portable.config.store import register_schemas
+from portable.device.select import detect_hardware
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def launch(verb: str, arguments: list[str]) -> int:
+    """Run ``verb`` under Hydra with the user's ``arguments``; one or many jobs (``-m``)."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    def task(config: DictConfig) -> str | None:
+        from hydra.core.hydra_config import HydraConfig
+
+        from portable.core.log import setup_logging
+        from portable.job.run import run_job
+
+        setup_logging(rank=int(os.environ.get("RANK", "0")))
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        text = OmegaConf.to_yaml(config, resolve=True)
+        result = run_job(verb, to_dataclass(config), text, folder, show_progress=sys.stderr.isatty())
+        return str(result) if result is not None else None
+
+    register_schemas()
+    wants_help = any(word in ("-h", "--help") for word in arguments)
+    sys.argv = [f"portable {verb}", *(arguments if wants_help else resolve_auto(arguments, detect_hardware))]
+    # Hydra prints and exits on errors unless told to raise them; the user's --debug decides what is shown.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error, compose(verb)) from error
+    return 0

@@ -1,0 +1,88 @@
+"""``portable VERB [OVERRIDES]``. Help and version answer at once: nothing heavy is imported before the verb is known."""
+
+import sys
+from collections.abc import Sequence
+
+from portable.core.errors import PortableError, did_you_mean
+
+_VERBS = {
+    "run": "a whole recipe, e.g. recipe=quickstart",
+    "data": "raw text → cleaned corpus, tokenizer, token shards",
+    "pretrain": "corpus → base model",
+    "synth": "corpus → question-answer conversations",
+    "sft": "model + conversations → fine-tuned model",
+    "rl": "model → model tuned on a verifiable reward",
+    "eval": "models → scores with counts and intervals",
+    "export": "model → checked Hugging Face folder",
+    "serve": "model → OpenAI-compatible server",
+    "chat": "model → conversation in this terminal",
+    "doctor": "what this machine can do, and why not more",
+}
+_HELP = """usage: portable VERB [OVERRIDES] [OPTIONS]
+
+Verbs
+{verbs}
+
+Overrides are Hydra's: steps=100, optim=muon, hardware=cuda_h100, model.hidden_size=512
+Options
+  --cfg job           print the resolved settings and stop
+  -m, --multirun      run every combination of comma-separated values
+  --config-dir DIR    look for YAML files in DIR too
+  --help              this text; portable VERB --help lists the choices of a verb
+  --debug             show tracebacks
+  --version
+
+Examples
+  portable run recipe=quickstart
+  portable data source='notes/*.md'
+  portable sft --cfg job hardware=ascend_910b
+  portable chat model=runs/quickstart/latest/export
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 1 for a failure, 2 for something the user can mend."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if words[0] in ("-V", "--version"):
+        from portable import __version__
+
+        print(f"portable {__version__}")
+        return 0
+    verb, rest = words[0], words[1:]
+    try:
+        return _run(verb, rest)
+    except PortableError as error:
+        if debug:
+            raise
+        _complain(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        _complain("stopped by the user; the same command continues where it stood")
+        return 130
+
+
+def _run(verb: str, rest: list[str]) -> int:
+    if verb == "doctor":
+        from portable.cli.doctor import run_doctor
+
+        return run_doctor(rest)
+    if verb not in _VERBS:
+        _complain(f"there is no verb '{verb}'.{did_you_mean(verb, _VERBS)} Verbs: {', '.join(_VERBS)}")
+        return 2
+    from portable.cli.launch import launch
+
+    return launch(verb, rest)
+
+
+def _help() -> str:
+    width = max(map(len, _VERBS))
+    return _HELP.format(verbs="\n".join(f"  {verb:<{width}}  {text}" for verb, text in _VERBS.items()))
+
+
+def _complain(text: str) -> None:
+    print(f"portable: {text}", file=sys.stderr)

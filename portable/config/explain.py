@@ -1,0 +1,78 @@
+"""Hydra's and OmegaConf's complaints, told as one paragraph with the nearest legal word."""
+
+from __future__ import annotations
+
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from portable.core.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+_UNKNOWN_KEY = re.compile(r"Could not override '(?P<key>[^']+)'|Key '(?P<struct>[^']+)' (?:is )?not in")
+_UNKNOWN_OPTION = re.compile(r"Could not (?:find|load) '(?P<path>[^']+)'|In '(?P<parent>[^']+)': Could not find '(?P<found>[^']+)'")
+_OPTIONS = re.compile(r"Available options in '(?P<group>[^']+)':\n(?P<names>(?:\t.*\n?)+)")
+_BAD_VALUE = re.compile(r"Error merging override (?P<override>\S+)\n(?P<why>[^\n]+)")
+_CHOICE = re.compile(r"Could not override '(?P<group>[^']+)'\.\s*No match in the defaults list")
+
+
+def explain(error: Exception, known: DictConfig | None = None) -> ConfigError:
+    """Return a ConfigError that says the same in our form; ``known`` holds the legal keys."""
+    text = "\n".join(str(cause) for cause in _causes(error))
+    keys = list(flatten_keys(known)) if known is not None else []
+    if bad := _BAD_VALUE.search(text):
+        return ConfigError(f"setting {bad['override']} has a value of the wrong kind: {_lower(bad['why'])}")
+    if options := _OPTIONS.search(text):
+        names = [name.strip() for name in options["names"].splitlines() if name.strip()]
+        wanted = _last_path(text)
+        return ConfigError(
+            f"{options['group']}={wanted} does not exist.{did_you_mean(wanted, names)} Choices: {', '.join(names)}"
+        )
+    if unknown := (_CHOICE.search(text) or _UNKNOWN_KEY.search(text)):
+        key = next(value for value in unknown.groups() if value)
+        return ConfigError(
+            f"there is no setting '{key}'.{_nearest(key, keys)} "
+            "See all settings with --cfg job; a new key needs a leading + ."
+        )
+    return ConfigError(" ".join(line.strip() for line in str(error).splitlines() if line.strip()))
+
+
+def flatten_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Yield every dotted key of a composed config."""
+    for key in config:
+        name = f"{prefix}{key}"
+        yield name
+        node: Any = config._get_node(key)  # Any: OmegaConf nodes; a missing value must not raise here
+        if hasattr(node, "keys") and not node._is_none() and not node._is_missing():
+            yield from flatten_keys(node, f"{name}.")
+
+
+def _nearest(key: str, keys: Sequence[str]) -> str:
+    by_full = did_you_mean(key, keys)
+    if by_full:
+        return by_full
+    leaf = key.rsplit(".", 1)[-1]
+    same_leaf = [name for name in keys if name.rsplit(".", 1)[-1] == leaf]
+    if same_leaf:
+        return did_you_mean(key, same_leaf) or f" Did you mean '{same_leaf[0]}'?"
+    leaves = {name.rsplit(".", 1)[-1]: name for name in keys}
+    return did_you_mean(leaf, leaves)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _last_path(text: str) -> str:
+    found = [next(value for value in match.groups()[::-1] if value) for match in _UNKNOWN_OPTION.finditer(text)]
+    return found[0].rsplit("/", 1)[-1] if found else ""
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]

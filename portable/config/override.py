@@ -1,0 +1,18 @@
+"""What is done to a command line before Hydra sees it."""
+
+from collections.abc import Callable, Sequence
+
+_GROUP = "hardware="
+
+
+def resolve_auto(overrides: Sequence[str], detect: Callable[[], str]) -> list[str]:
+    """Replace ``hardware=auto``, or its absence, by what ``detect`` finds; sweeps such as ``hardware=auto,x`` too."""
+    resolved: list[str] = []
+    chosen = False
+    for override in overrides:
+        if override.startswith(_GROUP):
+            chosen = True
+            names = override.removeprefix(_GROUP).split(",")
+            override = _GROUP + ",".join(detect() if name == "auto" else name for name in names)
+        resolved.append(override)
+    return resolved if chosen else [*resolved, _GROUP + detect()]
