@@ -1,1 +1,2 @@
-"""Hardware backends. They implement the Protocols of ``portable`` and are found by entry point; nobody imports them."""
+"""Hardware backends. They implement the Protocols of ``portable`` and are found by entry point; nobody
+imports them."""

@@ -1,6 +1,7 @@
 """A group of processes, one per device, that exchange tensors.
 
-Every collective must be called by all ranks in the same order. Reductions return the result; inputs are not changed.
+Every collective must be called by all ranks in the same order. Reductions return the result; inputs are not
+changed.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class Group(Protocol):
         ...
 
     def all_to_all(self, tensor: Tensor) -> Tensor:
-        """Send the r-th of ``size`` equal slices of the first dim to rank r; return what was received, in rank order."""
+        """Send the r-th of ``size`` equal slices of the first dim to rank r; return what was received, in
+        rank order."""
         ...
 
     def broadcast(self, tensor: Tensor, source: int = 0) -> Tensor:

@@ -8,7 +8,8 @@ PortableError                 anything of ours; exit code 1
 │   ├── BackendUnavailable    the hardware, engine or package asked for is not usable here
 │   └── StorageError          a disk is full, read-only or out of reach
 ├── ShapeError                tensors do not fit together
-└── CapabilityError           a device, collective or kernel cannot do what was asked of it
+├── CapabilityError           a device, collective or kernel cannot do what was asked of it
+└── CollectiveError           a process of the group is late, gone, or out of step with the others
 
 A message is a small letter to the user: what was asked, why it cannot be, what would work.
 """
@@ -55,6 +56,10 @@ class ShapeError(PortableError):
 
 class CapabilityError(PortableError):
     """A device, collective or kernel cannot do what was asked of it."""
+
+
+class CollectiveError(PortableError):
+    """A process of the group is late, gone, or out of step with the others."""
 
 
 def did_you_mean(word: str, known: Iterable[str], limit: int = 3) -> str:

@@ -1,7 +1,7 @@
 """One family of accelerators, as the rest of the code sees it.
 
-Every method is total on every backend: a device without streams or statistics answers with something that works, so
-shared code never asks who a device is, only what it can do.
+Every method is total on every backend: a device without streams or statistics answers with something that
+works, so shared code never asks who a device is, only what it can do.
 """
 
 from __future__ import annotations

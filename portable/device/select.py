@@ -23,7 +23,9 @@ def load_backend(name: str) -> Backend:
         if point.name == name:
             return load_target(point.value)()
     known = ", ".join(backend_names()) or "none"
-    raise BackendUnavailable(f"no installed package provides the backend '{name}'; installed backends: {known}")
+    raise BackendUnavailable(
+        f"no installed package provides the backend '{name}'; installed backends: {known}"
+    )
 
 
 def detect_backend() -> Backend:

@@ -1,4 +1,7 @@
-"""What is asked of an engine and what comes back. Token ids in, token ids out: text is never re-tokenised on the way."""
+"""What is asked of an engine and what comes back.
+
+Token ids in, token ids out: text is never re-tokenised on the way.
+"""
 
 from dataclasses import dataclass, field
 
@@ -19,7 +22,9 @@ class SamplingConfig:
         if self.max_new_tokens < 1:
             raise ConfigError(f"sampling.max_new_tokens={self.max_new_tokens}; use at least 1")
         if self.temperature < 0:
-            raise ConfigError(f"sampling.temperature={self.temperature}; use 0 for greedy, or a positive number")
+            raise ConfigError(
+                f"sampling.temperature={self.temperature}; use 0 for greedy, or a positive number"
+            )
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"sampling.top_p={self.top_p}; use more than 0 and at most 1")
         if self.top_k < 0:
@@ -30,8 +35,8 @@ class SamplingConfig:
 class Request:
     """One prompt. A request with a seed gives the same tokens whatever else is in the batch.
 
-    ``stop`` are strings that end the text (not included in it); ``stop_token_ids`` end it and are kept in the ids.
-    ``num_top_log_probs`` asks for the best alternatives at each position.
+    ``stop`` are strings that end the text (not included in it); ``stop_token_ids`` end it and are kept in the
+    ids. ``num_top_log_probs`` asks for the best alternatives at each position.
     """
 
     prompt_ids: tuple[int, ...]
@@ -43,12 +48,25 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class TokenStep:
-    """One generated token of one request. ``log_prob`` is under the distribution that was sampled from
-    (after temperature, before top-k and top-p); ``top`` are (token id, log prob), best first."""
+    """One generated token of one request.
+
+    ``log_prob`` is under the distribution that was sampled from: after temperature, before top-k and top-p; a
+    greedy token reports temperature 1. ``top`` are (token id, log prob), best first.
+    """
 
     token_id: int
     log_prob: float
     top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """News of one request of a session: a token, the text it made certain, on the last token why it ended."""
+
+    key: int
+    step: TokenStep
+    text: str
+    finish_reason: str | None
 
 
 @dataclass(frozen=True, slots=True)

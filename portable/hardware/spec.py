@@ -1,4 +1,5 @@
-"""The shape of a ``conf/hardware`` file. No figure stands here; the YAML files carry them with their sources."""
+"""The shape of a ``conf/hardware`` file. No figure stands here; the YAML files carry them with their
+sources."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -17,7 +18,8 @@ class FigureKind(Enum):
 
 @dataclass(kw_only=True, slots=True)
 class Figure:
-    """A number with its origin. ``low`` and ``high`` bound a disputed one; the unit is in the field that holds it."""
+    """A number with its origin. ``low`` and ``high`` bound a disputed one; the unit is in the field that
+    holds it."""
 
     value: float | None = None
     low: float | None = None
@@ -39,7 +41,8 @@ class ProbeSpec:
 
 @dataclass(kw_only=True, slots=True)
 class HardwareConfig:
-    """One kind of hardware. ``peak_tflops`` is dense, by number format; memory in GiB; bandwidth in TB/s; links in GB/s."""
+    """One kind of hardware. ``peak_tflops`` is dense, by number format; memory in GiB; bandwidth in TB/s;
+    links in GB/s."""
 
     name: str = MISSING
     title: str = ""
@@ -54,7 +57,8 @@ class HardwareConfig:
     probe: ProbeSpec = field(default_factory=ProbeSpec)
 
     def peak_flops(self, dtype: str) -> float | None:
-        """Return the dense peak in FLOP/s, or None where it is unknown or disputed: then there is no MFU to report."""
+        """Return the dense peak in FLOP/s, or None where it is unknown or disputed: then there is no MFU to
+        report."""
         figure = self.peak_tflops.get(dtype)
         if figure is None or figure.value is None or figure.kind is FigureKind.disputed:
             return None

@@ -24,8 +24,8 @@ Kernel = Callable[..., Any]  # each op has its own signature, written in its ref
 class KernelEntry:
     """One row: ``target`` implements ``op`` on ``backend`` for ``dtypes``.
 
-    ``name`` is what a config says to choose the row; of the rows that fit, the highest ``priority`` wins. ``rtol`` bounds
-    its error relative to the reference in float64.
+    ``name`` is what a config says to choose the row; of the rows that fit, the highest ``priority`` wins.
+    ``rtol`` bounds its error relative to the reference in float64.
     """
 
     op: str
@@ -76,7 +76,7 @@ class KernelSet:
         dtype: str,
         config: KernelConfig | None = None,
         entries: Sequence[KernelEntry] | None = None,
-    ):
+    ) -> None:
         self.backend = backend
         self.dtype = dtype
         self.config = config or KernelConfig()
@@ -85,7 +85,9 @@ class KernelSet:
         known = {entry.op for entry in self.entries}
         for op in self.config.rows:
             if op not in known:
-                raise CapabilityError(f"kernel.rows names the op '{op}'.{did_you_mean(op, known)} Known: {sorted(known)}")
+                raise CapabilityError(
+                    f"kernel.rows names the op '{op}'.{did_you_mean(op, known)} Known: {sorted(known)}"
+                )
 
     def pick(self, op: str) -> Kernel:
         """Return the function for ``op`` and note why.
@@ -94,7 +96,9 @@ class KernelSet:
         """
         rows = [entry for entry in self.entries if entry.op == op]
         if not rows:
-            raise CapabilityError(f"no kernel computes '{op}'.{did_you_mean(op, {entry.op for entry in self.entries})}")
+            raise CapabilityError(
+                f"no kernel computes '{op}'.{did_you_mean(op, {entry.op for entry in self.entries})}"
+            )
         fitting = sorted((row for row in rows if not self._refusal(row)), key=lambda row: -row.priority)
         wanted = self.config.rows.get(op)
         if wanted is not None:
@@ -104,7 +108,9 @@ class KernelSet:
             reason = self._why_not(rows, wanted)
             if self.config.strict or not fitting:
                 raise CapabilityError(f"kernel.rows.{op}={wanted} cannot be used: {reason}")
-            logger.warning("kernel %s: %s cannot be used (%s); taking %s", op, wanted, reason, fitting[0].name)
+            logger.warning(
+                "kernel %s: %s cannot be used (%s); taking %s", op, wanted, reason, fitting[0].name
+            )
         if not fitting:
             raise CapabilityError(f"no row of '{op}' fits {self.backend} with {self.dtype}")
         return self._take(fitting[0], "highest priority of the rows that fit")

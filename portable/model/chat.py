@@ -1,12 +1,14 @@
 """Conversations to token ids through the tokenizer's own chat template, and which of the tokens to learn.
 
-The template is the one the model ships with (Jinja, as everywhere in the field), rendered in a sandbox. The learnt span
-of an assistant turn is found by difference: what the template adds when the turn is appended to its prompt.
+The template is the one the model ships with (Jinja, as everywhere in the field), rendered in a sandbox. The
+learnt span of an assistant turn is found by difference: what the template adds when the turn is appended to
+its prompt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -45,8 +47,8 @@ def render_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int
 def render_chat(tokenizer: Tokenizer, messages: Sequence[Message]) -> RenderedChat:
     """Return the ids of a whole conversation and mark what the assistant said.
 
-    Raises: ConfigError if the template is not prefix-stable, or if a mark would cover nothing or miss the stop token:
-    both train silently wrong models.
+    Raises: ConfigError if the template is not prefix-stable, or if a mark would cover nothing or miss the
+    stop token: both train silently wrong models.
     """
     ids = _encode(tokenizer, messages, add_generation_prompt=False)
     learnt = [False] * len(ids)
@@ -57,8 +59,8 @@ def render_chat(tokenizer: Tokenizer, messages: Sequence[Message]) -> RenderedCh
         upto = _encode(tokenizer, messages[: turn + 1], add_generation_prompt=False)
         if ids[: len(upto)] != upto or upto[: len(prompt)] != prompt:
             raise ConfigError(
-                f"the chat template changes earlier turns when turn {turn} is added, so the assistant's tokens cannot be "
-                "told apart; use a template that only appends"
+                f"the chat template changes earlier turns when turn {turn} is added, so the assistant's "
+                "tokens cannot be told apart; use a template that only appends"
             )
         stop = [i for i in range(len(prompt), len(upto)) if upto[i] in tokenizer.stop_token_ids]
         if not stop:
@@ -74,12 +76,15 @@ def render_chat(tokenizer: Tokenizer, messages: Sequence[Message]) -> RenderedCh
 
 def _encode(tokenizer: Tokenizer, messages: Sequence[Message], *, add_generation_prompt: bool) -> list[int]:
     if tokenizer.chat_template is None:
-        raise ConfigError("the tokenizer has no chat template; fine-tune with one that has, or set tokenizer.chat_template")
+        raise ConfigError(
+            "the tokenizer has no chat template; fine-tune with one that has, or set tokenizer.chat_template"
+        )
     template = _compile(tokenizer.chat_template)
     if not any(token in message.content for message in messages for token in tokenizer.special_tokens):
         text = _render(template, tokenizer, messages, [m.content for m in messages], add_generation_prompt)
         return tokenizer.encode(text, allow_special=True)
-    # A user who types "<|end|>" must not end the turn: contents are encoded as plain text between the template's parts.
+    # A user who types "<|end|>" must not end the turn: contents are encoded as plain text between the
+    # template's parts.
     marks = [f"\ue000{index}\ue001" for index in range(len(messages))]
     rest = _render(template, tokenizer, messages, marks, add_generation_prompt)
     ids: list[int] = []
@@ -92,11 +97,23 @@ def _encode(tokenizer: Tokenizer, messages: Sequence[Message], *, add_generation
 
 
 def _render(
-    template: Template, tokenizer: Tokenizer, messages: Sequence[Message], contents: Sequence[str], prompt: bool
+    template: Template,
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    contents: Sequence[str],
+    prompt: bool,
 ) -> str:
-    turns = [{"role": message.role, "content": content} for message, content in zip(messages, contents, strict=True)]
-    names = {key: _token_text(tokenizer.config.get(key)) for key in ("bos_token", "eos_token", "pad_token")}
-    return template.render(messages=turns, add_generation_prompt=prompt, **names)
+    turns = [
+        {"role": message.role, "content": content}
+        for message, content in zip(messages, contents, strict=True)
+    ]
+    names: dict[str, Any] = {
+        key: _token_text(tokenizer.settings.get(key)) for key in ("bos_token", "eos_token", "pad_token")
+    }
+    # Templates of the field also ask for these; None means that there are none.
+    names |= {"tools": None, "documents": None, "raise_exception": _raise_exception}
+    with _explain_template_errors():
+        return template.render(messages=turns, add_generation_prompt=prompt, **names)
 
 
 def _token_text(token: Any) -> str:  # Any: older files hold {"content": ...} here
@@ -107,9 +124,21 @@ def _token_text(token: Any) -> str:  # Any: older files hold {"content": ...} he
 def _compile(source: str) -> Template:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-    environment.globals["raise_exception"] = _raise_exception
-    return environment.from_string(source)
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    with _explain_template_errors():
+        return environment.from_string(source)
+
+
+@contextlib.contextmanager
+def _explain_template_errors() -> Generator[None, None, None]:
+    from jinja2 import TemplateError
+
+    try:
+        yield
+    except TemplateError as error:  # its syntax, an unknown name, or a step out of the sandbox
+        raise ConfigError(f"the chat template fails: {error}; mend it or use another") from error
 
 
 def _raise_exception(message: str) -> NoReturn:

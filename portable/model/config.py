@@ -28,7 +28,8 @@ class RopeConfig:
 
 @dataclass(kw_only=True, slots=True)
 class ModelConfig:
-    """A decoder with RMSNorm, RoPE, grouped-query attention and SwiGLU. ``qk_norm`` makes it a Qwen3, else a Llama."""
+    """A decoder with RMSNorm, RoPE, grouped-query attention and SwiGLU. ``qk_norm`` makes it a Qwen3, else a
+    Llama."""
 
     vocab_size: int = 4096
     hidden_size: int = 256
@@ -45,13 +46,24 @@ class ModelConfig:
     rope: RopeConfig = field(default_factory=RopeConfig)
 
     def __post_init__(self) -> None:
+        counts = {
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_layers": self.num_layers,
+            "num_heads": self.num_heads,
+            "num_kv_heads": self.num_kv_heads,
+            "head_dim": self.head_dim,
+            "max_seq_len": self.max_seq_len,
+        }
+        for name, value in counts.items():
+            if value < 1:
+                raise ConfigError(f"model.{name}={value}; use a positive number")
         if self.num_heads % self.num_kv_heads:
             divisors = [n for n in range(1, self.num_heads + 1) if self.num_heads % n == 0]
             raise ConfigError(
-                f"model.num_kv_heads={self.num_kv_heads} does not divide num_heads={self.num_heads}; use one of {divisors}"
+                f"model.num_kv_heads={self.num_kv_heads} does not divide num_heads={self.num_heads}; "
+                f"use one of {divisors}"
             )
         if self.head_dim % 2:
             raise ConfigError(f"model.head_dim={self.head_dim} is odd; rotary embedding needs an even one")
-        for name in ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "head_dim", "max_seq_len"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"model.{name}={getattr(self, name)}; use a positive number")

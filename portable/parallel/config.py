@@ -1,6 +1,7 @@
 """Settings of strategies and of number formats."""
 
 from dataclasses import dataclass
+
 from omegaconf import MISSING
 
 from portable.core.errors import ConfigError
@@ -39,7 +40,9 @@ class FsdpConfig(StrategyConfig):
 
 @dataclass(kw_only=True, slots=True)
 class PrecisionConfig:
-    """Number formats: parameters are kept in ``param_dtype``, matmuls run in ``compute_dtype``, gradients add up in ``reduce_dtype``."""
+    """Number formats: parameters are kept in ``param_dtype``, matmuls run in ``compute_dtype``, gradients add
+    up in ``reduce_dtype``.
+    """
 
     name: str = "fp32"
     param_dtype: Dtype = Dtype.fp32
@@ -49,8 +52,8 @@ class PrecisionConfig:
     def __post_init__(self) -> None:
         if self.param_dtype is not Dtype.fp32 and self.compute_dtype is Dtype.fp32:
             raise ConfigError(
-                f"precision.param_dtype={self.param_dtype.name} with compute_dtype=fp32 loses precision for nothing; "
-                f"use compute_dtype={self.param_dtype.name} or param_dtype=fp32"
+                f"precision.param_dtype={self.param_dtype.name} with compute_dtype=fp32 loses precision for "
+                f"nothing; use compute_dtype={self.param_dtype.name} or param_dtype=fp32"
             )
 
 

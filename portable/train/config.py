@@ -84,5 +84,5 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
-        if isinstance(self.steps, int) and self.steps < 1:
+        if self.steps != MISSING and self.steps < 1:
             raise ConfigError(f"train.steps={self.steps}; use at least 1")

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LossSum:
-    """A loss *summed* over its terms, and further sums to report. The trainer alone divides, by the global number of terms."""
+    """A loss *summed* over its terms, and further sums to report.
+
+    The trainer alone divides, by the global number of terms.
+    """
 
     loss: Tensor
     metrics: Mapping[str, Tensor] = field(default_factory=dict)

@@ -1,1 +1,3 @@
-"""Finding the same text twice."""
+"""Documents said twice: exactly (``exact``), or nearly (``minhash`` finds candidates, ``cluster`` decides
+what stays).
+"""

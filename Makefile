@@ -1,0 +1,51 @@
+# Two commands to remember: `make demo` and `make test`. Both prepare .venv first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# An accelerator's torch extension must not load itself behind our back: backends do that, when they are chosen.
+export TORCH_DEVICE_BACKEND_AUTOLOAD := 0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint format bench clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Create .venv and install Portable with its tools
+
+$(STAMP): pyproject.toml ci/constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c ci/constraints.txt -e '.[dev]'
+	touch $@
+
+demo: setup ## Run the whole chain and print where the report is
+	$(BIN)/portable run recipe=quickstart
+
+# One thread each: the shapes in the tests are tiny, and thread pools would only fight over the cores.
+test test-all: export OMP_NUM_THREADS := 1
+
+test: setup ## Run the tests (the fast tier, CPU only)
+	$(BIN)/python -m pytest --import-mode=importlib
+
+test-all: setup ## Run the slow tests too
+	$(BIN)/python -m pytest --import-mode=importlib -m 'not device'
+
+lint: setup ## Check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+format: setup ## Mend what can be mended by a tool
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## Run the quickstart and print time and memory of each stage
+	$(BIN)/portable run recipe=quickstart
+	$(BIN)/python ci/stage_table.py
+
+clean: ## Delete caches and build results; .venv and runs/ stay
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis
+	find portable backends conf tests -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,61 @@
+"""The CPU, as ``portable`` finds it through the entry-point group ``portable.backends``."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from portable.device.protocol import Probe
+
+if TYPE_CHECKING:
+    from backends.cpu.device import CpuDevice
+    from portable.collective.protocol import Group
+
+COMMUNICATOR = "gloo"
+
+
+class CpuBackend:
+    """Always usable, always last in line."""
+
+    name = "cpu"
+    priority = 0
+
+    def probe(self) -> Probe:
+        """Report the processor; nothing needs to be installed for it."""
+        found = f"{cpu_title()} with {usable_cores()} usable cores"
+        return Probe(usable=True, hardware="cpu", looked_for="a processor that runs Python", found=found)
+
+    def device(self) -> CpuDevice:
+        """Return the device family."""
+        from backends.cpu.device import CpuDevice
+
+        return CpuDevice()
+
+    def group(self, timeout_s: float) -> Group:
+        """Join the peers named by WORLD_SIZE and its fellows; alone without them."""
+        if os.environ.get("WORLD_SIZE", "1") == "1":
+            from portable.collective.local import LocalGroup
+
+            return LocalGroup()
+        from portable.collective.launch import join_group
+
+        return join_group(COMMUNICATOR, timeout_s)
+
+
+def cpu_title() -> str:
+    """Return what the processor calls itself."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on; a container may allow fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,1 @@
+"""The engine behind an HTTP server that speaks OpenAI's language."""

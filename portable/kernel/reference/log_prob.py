@@ -1,0 +1,106 @@
+"""The output head and the log-softmax in one op. Shapes: N tokens, D hidden, V vocabulary."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from portable.core.errors import ConfigError, ShapeError
+from portable.kernel.reference.precision import accumulation_dtype
+
+# Rows of logits alive at a time. On the CPU a chunk of this size stays in cache, which pays for computing the
+# logits twice: as fast as keeping them all (backends/cpu/README.md).
+CHUNK_ROWS = 256
+
+
+def token_log_probs(
+    hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, temperature: float = 1.0
+) -> Tensor:
+    """Return log p(target) of every token: log_softmax(hidden weight^T / temperature)[target].
+
+    Logits live one chunk of rows at a time; the backward pass computes them again and uses d log p / d logits
+    = (onehot(target) - p) / temperature. Differentiable once, in ``hidden_ND`` and ``weight_VD``.
+
+    Shapes: targets_N (N,) int64 in 0 .. V - 1; returns (N,).
+    Dtype: the matmul in the inputs' (or autocast's) format, everything after it in float32.
+    Raises: ShapeError if the inputs do not fit, ConfigError for a temperature that is not positive.
+    Source: the chunked cross entropy of Wijmans et al. 2024, arXiv:2411.09009, section 4, without its
+    filtering.
+    """
+    check_inputs(hidden_ND, weight_VD, targets_N, temperature)
+    hidden, weight = matmul_operands(hidden_ND, weight_VD)
+    return _TokenLogProbs.apply(hidden, weight, targets_N, temperature)
+
+
+def check_inputs(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, temperature: float) -> None:
+    """Raise unless shapes fit and ``temperature`` is positive."""
+    if hidden_ND.shape[1:] != weight_VD.shape[1:] or targets_N.shape != hidden_ND.shape[:1]:
+        raise ShapeError(
+            f"token_log_probs: hidden {tuple(hidden_ND.shape)}, weight {tuple(weight_VD.shape)} and targets "
+            f"{tuple(targets_N.shape)} must be (N, D), (V, D) and (N,)"
+        )
+    if temperature <= 0:
+        raise ConfigError(
+            f"token_log_probs: temperature={temperature}; log-probabilities need a positive one"
+        )
+
+
+def matmul_operands(hidden_ND: Tensor, weight_VD: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both in the format that a matmul here and now would use: autocast's, or the narrower of the
+    two."""
+    kind = hidden_ND.device.type
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+    else:
+        dtype = min(hidden_ND.dtype, weight_VD.dtype, key=lambda item: item.itemsize)
+    return hidden_ND.to(dtype), weight_VD.to(dtype)
+
+
+class _TokenLogProbs(torch.autograd.Function):
+    """Chunked forward, recomputing backward."""
+
+    # Any: the context is torch's own
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> Tensor:
+        log_probs, log_norms = [], []
+        for rows in _chunks(hidden.shape[0]):
+            logits = _logits(hidden[rows], weight, temperature)
+            log_norm = logits.logsumexp(-1)
+            log_norms.append(log_norm)
+            log_probs.append(logits.gather(-1, targets[rows].unsqueeze(-1)).squeeze(-1) - log_norm)
+        ctx.temperature = temperature
+        ctx.save_for_backward(hidden, weight, targets, torch.cat(log_norms))
+        return torch.cat(log_probs)
+
+    @staticmethod
+    @once_differentiable  # its stub loses the parameter's name
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None, None]:
+        (grad,) = grad_outputs
+        hidden, weight, targets, log_norms = ctx.saved_tensors
+        needs_hidden, needs_weight = ctx.needs_input_grad[:2]
+        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
+        # Chunks add up in float32: their number must not decide how much is rounded away.
+        grad_weight = torch.zeros_like(weight, dtype=accumulation_dtype(weight)) if needs_weight else None
+        for rows in _chunks(hidden.shape[0]):
+            probs = _logits(hidden[rows], weight, ctx.temperature).sub_(log_norms[rows, None]).exp_()
+            scaled = (grad[rows] / ctx.temperature).unsqueeze(-1)
+            grad_logits = probs.mul_(-scaled).scatter_add_(-1, targets[rows].unsqueeze(-1), scaled)
+            grad_logits = grad_logits.to(hidden.dtype)
+            if grad_hidden is not None:
+                grad_hidden[rows] = grad_logits @ weight
+            if grad_weight is not None:
+                grad_weight += grad_logits.T @ hidden[rows]
+        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None
+
+
+def _logits(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
+    logits = (hidden @ weight.T).to(accumulation_dtype(hidden))
+    return logits if temperature == 1.0 else logits / temperature
+
+
+def _chunks(num_rows: int) -> list[slice]:
+    # One empty chunk for no rows at all, so that the results can still be concatenated.
+    return [slice(start, start + CHUNK_ROWS) for start in range(0, max(1, num_rows), CHUNK_ROWS)]

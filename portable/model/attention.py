@@ -1,0 +1,54 @@
+"""Grouped-query attention. Shapes: B rows, T tokens, D hidden, N query heads, K key-value heads, H
+head_dim."""
+
+from torch import Tensor, nn
+
+from portable.kernel.registry import KernelSet
+from portable.model.cache import KvCache
+from portable.model.config import ModelConfig
+from portable.model.norm import RmsNorm
+
+
+class Attention(nn.Module):
+    """q, k, v = x Wq, x Wk, x Wv; norm of each q and k head (Qwen3); rotation by position; softmax mixing;
+    Wo.
+
+    Source: Ainslie et al. 2023, arXiv:2305.13245; the head norms: Dehghani et al. 2023, arXiv:2302.05442.
+    """
+
+    def __init__(self, config: ModelConfig, kernels: KernelSet, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.head_dim = config.head_dim
+        width, kv_width = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        self.q = nn.Linear(config.hidden_size, width, bias=False)
+        self.k = nn.Linear(config.hidden_size, kv_width, bias=False)
+        self.v = nn.Linear(config.hidden_size, kv_width, bias=False)
+        self.o = nn.Linear(width, config.hidden_size, bias=False)
+        self.q_norm = (
+            RmsNorm(config.head_dim, config.rms_norm_eps, kernels) if config.qk_norm else nn.Identity()
+        )
+        self.k_norm = (
+            RmsNorm(config.head_dim, config.rms_norm_eps, kernels) if config.qk_norm else nn.Identity()
+        )
+        self._apply_rope = kernels.pick("apply_rope")
+        self._attention = kernels.pick("attention")
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        cu_seqlens: Tensor | None,
+        cache: KvCache | None,
+    ) -> Tensor:
+        """Return the mixed tokens, (B, T, D). With a cache, the cache attends."""
+        heads = (-1, self.head_dim)
+        q_BTNH = self.q_norm(self.q(x_BTD).unflatten(-1, heads))
+        k_BTKH = self.k_norm(self.k(x_BTD).unflatten(-1, heads))
+        v_BTKH = self.v(x_BTD).unflatten(-1, heads)
+        q_BTNH, k_BTKH = self._apply_rope(q_BTNH, k_BTKH, *rotary)
+        if cache is None:
+            out_BTNH = self._attention(q_BTNH, k_BTKH, v_BTKH, cu_seqlens=cu_seqlens, causal=True)
+        else:
+            out_BTNH = cache.attend(self.layer, q_BTNH, k_BTKH, v_BTKH)
+        return self.o(out_BTNH.flatten(-2))

@@ -1,0 +1,21 @@
+"""The feed-forward layer. Shapes: B rows, T tokens, D hidden."""
+
+from torch import Tensor, nn
+
+from portable.kernel.registry import KernelSet
+from portable.model.config import ModelConfig
+
+
+class Mlp(nn.Module):
+    """down(silu(gate(x)) * up(x)). Source: Shazeer 2020, arXiv:2002.05202."""
+
+    def __init__(self, config: ModelConfig, kernels: KernelSet) -> None:
+        super().__init__()
+        self.gate = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self._swiglu = kernels.pick("swiglu")
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Return (B, T, D)."""
+        return self.down(self._swiglu(self.gate(x_BTD), self.up(x_BTD)))

@@ -1,0 +1,129 @@
+"""From settings to a runtime: every choice is checked here against what the machine can do, before anything
+is built.
+"""
+
+import logging
+from typing import Any
+
+from portable.collective.protocol import Group
+from portable.core.errors import BackendUnavailable, ConfigError
+from portable.core.registry import Registry
+from portable.device.protocol import Capability, Support
+from portable.device.select import load_backend
+from portable.hardware.spec import HardwareConfig
+from portable.kernel.config import KernelConfig
+from portable.kernel.registry import KernelSet
+from portable.parallel.config import CommunicatorConfig, PrecisionConfig, StrategyConfig
+from portable.parallel.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+STRATEGIES = Registry(
+    "strategy",
+    {
+        "single": "portable.parallel.strategies.single:SingleStrategy",
+        "ddp": "portable.parallel.strategies.ddp:DdpStrategy",
+        "fsdp": "portable.parallel.strategies.fsdp:FsdpStrategy",
+    },
+    entry_group="portable.strategies",
+)
+
+
+def build_runtime(
+    hardware: HardwareConfig,
+    strategy: StrategyConfig,
+    precision: PrecisionConfig,
+    communicator: CommunicatorConfig,
+    kernel: KernelConfig,
+) -> Runtime:
+    """Join the group and set up what a stage computes with.
+
+    Raises: BackendUnavailable if the hardware is not here; ConfigError if it cannot do what was asked of it.
+    """
+    backend = load_backend(hardware.backend)
+    probe = backend.probe()
+    if not probe.usable:
+        raise BackendUnavailable(
+            f"hardware={hardware.name} is not usable on this machine: looked for {probe.looked_for}; "
+            f"found {probe.found}. {probe.remedy or hardware.probe.install} Or use hardware=auto."
+        )
+    target = STRATEGIES.get(strategy.name)
+    device = backend.device()
+    capability = device.capability()
+    check_strategy(strategy, capability, hardware)
+    check_precision(precision, capability, hardware)
+    check_communicator(communicator, capability, hardware)
+    kernels = KernelSet(backend.name, precision.compute_dtype.name, kernel)
+    group = backend.group(communicator.timeout_s)
+    device.set_index(group.local_rank)
+    try:
+        _check_joined(communicator, group)
+        built = target(strategy, precision, group, device)
+    except ConfigError:
+        group.close()
+        raise
+    runtime = Runtime(device, group, built, kernels, precision, hardware)
+    logger.info("%s", describe_runtime(runtime))
+    return runtime
+
+
+def check_strategy(strategy: StrategyConfig, capability: Capability, hardware: HardwareConfig) -> None:
+    """Raises:
+
+    ConfigError if the device cannot run the strategy; the text gives the reason and those that work.
+    """
+    reason = capability.strategies.get(strategy.name, f"the backend {hardware.backend} does not list it")
+    if reason:
+        usable = [name for name, obstacle in capability.strategies.items() if not obstacle]
+        raise ConfigError(
+            f"strategy={strategy.name} cannot run on hardware={hardware.name}: {reason}; use one of "
+            f"{', '.join(usable)}"
+        )
+
+
+def check_precision(precision: PrecisionConfig, capability: Capability, hardware: HardwareConfig) -> None:
+    """Warn of an emulated number format. Raises: ConfigError for one that the device lacks."""
+    for field, dtype in (("param_dtype", precision.param_dtype), ("compute_dtype", precision.compute_dtype)):
+        support = capability.matmul_dtypes.get(dtype.name, Support.none)
+        if support is Support.none:
+            usable = [name for name, found in capability.matmul_dtypes.items() if found is not Support.none]
+            raise ConfigError(
+                f"precision.{field}={dtype.name} does not exist on hardware={hardware.name}; use one of "
+                f"{', '.join(usable)}"
+            )
+        if support is Support.emulated:
+            logger.warning(
+                "precision.%s=%s is emulated on %s: right, but slow", field, dtype.name, hardware.name
+            )
+
+
+def check_communicator(
+    communicator: CommunicatorConfig, capability: Capability, hardware: HardwareConfig
+) -> None:
+    """Raises: ConfigError if the device's tensors travel by something else."""
+    if communicator.name != capability.communicator:
+        raise ConfigError(
+            f"communicator={communicator.name} does not carry tensors of hardware={hardware.name}; "
+            f"use communicator={capability.communicator}"
+        )
+
+
+def describe_runtime(runtime: Runtime) -> dict[str, Any]:  # Any: JSON values
+    """Return what was really set up, for the log and the run's record."""
+    return {
+        "hardware": runtime.hardware.name,
+        "device": runtime.device.name,
+        "arch": runtime.device.arch,
+        "strategy": runtime.strategy.describe(),
+        "communicator": runtime.group.communicator,
+        "world_size": runtime.group.size,
+        "precision": runtime.precision.name,
+    }
+
+
+def _check_joined(communicator: CommunicatorConfig, group: Group) -> None:
+    if group.size > 1 and group.communicator != communicator.name:
+        raise ConfigError(
+            f"communicator={communicator.name} was asked for, but the processes are joined by "
+            f"{group.communicator}; use communicator={group.communicator}"
+        )

@@ -1,0 +1,84 @@
+"""Data parallel: every rank holds the whole model; gradients are averaged during the backward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook, fp16_compress_hook
+from torch.nn.parallel import DistributedDataParallel
+
+from portable.collective.protocol import Group
+from portable.core.errors import CapabilityError, ConfigError
+from portable.device.protocol import Device, Dtype
+from portable.parallel.config import DdpConfig, PrecisionConfig
+from portable.parallel.gradient import clip_gradients, host_state_dict
+from portable.parallel.strategies.peer import need_peers
+
+
+class DdpStrategy:
+    """Replicates the model; rank 0's weights are the ones that all start with."""
+
+    name = "ddp"
+
+    def __init__(self, config: DdpConfig, precision: PrecisionConfig, group: Group, device: Device) -> None:
+        self.process_group = need_peers(self.name, group)
+        if precision.reduce_dtype is not precision.param_dtype and precision.param_dtype is not Dtype.fp32:
+            raise ConfigError(
+                "strategy=ddp adds gradients up in the format of the parameters, "
+                f"{precision.param_dtype.name}, but precision.reduce_dtype={precision.reduce_dtype.name}; "
+                "set precision.param_dtype=fp32 or use strategy=fsdp"
+            )
+        self.config = config
+        self.precision = precision
+        self.group = group
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return the replicated module.
+
+        Raises: CapabilityError if torch set up something else than was asked for.
+        """
+        wrapped = DistributedDataParallel(
+            model.to(dtype=self.precision.param_dtype.torch()),
+            process_group=self.process_group,
+            bucket_cap_mb=self.config.bucket_mb,
+            gradient_as_bucket_view=True,
+        )
+        if self.precision.reduce_dtype is not self.precision.param_dtype:
+            narrow = bf16_compress_hook if self.precision.reduce_dtype is Dtype.bf16 else fp16_compress_hook
+            wrapped.register_comm_hook(self.process_group, narrow)
+        if wrapped.process_group is not self.process_group or self.process_group.size() != self.group.size:
+            raise CapabilityError(
+                f"strategy=ddp was to span {self.group.size} ranks over {self.group.communicator}, but torch "
+                f"wrapped the model for {self.process_group.size()}"
+            )
+        return wrapped
+
+    def accumulate(self, wrapped: nn.Module, *, last: bool) -> None:
+        """Let gradients travel on the last backward only; what ``no_sync()`` does, without its block."""
+        if not isinstance(wrapped, DistributedDataParallel):
+            raise CapabilityError(
+                f"strategy=ddp was given a {type(wrapped).__name__}; call wrap() first and train its result"
+            )
+        wrapped.require_backward_grad_sync = last
+
+    def backward(self, loss: Tensor) -> None:
+        """Run the backward pass."""
+        loss.backward()
+
+    def clip_grad_norm(self, model: nn.Module, max_norm: float) -> Tensor:
+        """Scale gradients to a norm of at most ``max_norm``; return the norm before."""
+        return clip_gradients(model, max_norm)
+
+    def full_state_dict(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return the weights on the host, under the model's own names."""
+        return host_state_dict(model.module if isinstance(model, DistributedDataParallel) else model)
+
+    def describe(self) -> dict[str, Any]:  # Any: JSON values
+        """Return what was set up."""
+        return {
+            "name": self.name,
+            "world_size": self.group.size,
+            "communicator": self.group.communicator,
+            "bucket_mb": self.config.bucket_mb,
+        }

@@ -1,0 +1,98 @@
+"""LoRA through ``peft``: added in place, merged by formula, saved in the layout that ``peft`` loads onto a
+``transformers`` model.
+
+Shapes: I in-features, O out-features, R rank.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from portable.core.errors import ConfigError, did_you_mean
+from portable.core.random import derive_seed
+from portable.core.storage import atomic_path, write_json
+from portable.model.weights import hf_name
+from portable.sft.config import AdapterConfig
+
+logger = logging.getLogger(__name__)
+_A, _B, _BASE = ".lora_A.default.weight", ".lora_B.default.weight", ".base_layer.weight"
+
+
+def add_lora(model: nn.Module, config: AdapterConfig, seed: int) -> None:
+    """Freeze ``model`` and give the linear layers named in ``target_modules`` a trainable low-rank addition of zero.
+
+    A is drawn as ``peft`` does (Kaiming uniform), but from a stream of its own per layer, so that every process and
+    device starts alike; B is zero.
+    Raises: ConfigError if a target names no linear layer.
+    """
+    linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    for target in config.target_modules:
+        if target not in linear:
+            raise ConfigError(
+                f"sft.adapter.target_modules names '{target}', which is no linear layer of the model."
+                f"{did_you_mean(target, linear)} Known: {', '.join(sorted(linear))}."
+            )
+    inject_adapter_in_model(_lora_config(config, config.target_modules), model)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if not name.endswith(_A):
+                continue
+            values_RI = torch.empty(parameter.shape)
+            stream = torch.Generator().manual_seed(derive_seed(seed, "lora", name))
+            nn.init.kaiming_uniform_(values_RI, a=math.sqrt(5), generator=stream)
+            parameter.copy_(values_RI)
+
+
+def merge_lora(state: Mapping[str, Tensor], config: AdapterConfig) -> dict[str, Tensor]:
+    """Return the plain weights of a model with adapters: ``W + alpha / r * B A``, added in float32, in W's own format.
+
+    ``state`` is the model's full state dict; the result has the names that the model had before ``add_lora``.
+    Source: Hu et al. 2021, arXiv:2106.09685, section 4.1.
+    """
+    merged: dict[str, Tensor] = {}
+    for name, weight in state.items():
+        if name.endswith((_A, _B)):
+            continue
+        stem = name.removesuffix(_BASE)
+        if stem != name:
+            b_OR, a_RI = state[stem + _B].float(), state[stem + _A].float()
+            weight = (weight.float() + config.alpha / config.r * (b_OR @ a_RI)).to(weight.dtype)
+            name = f"{stem}.weight"
+        merged[name] = weight
+    return merged
+
+
+def save_lora(state: Mapping[str, Tensor], config: AdapterConfig, path: Path) -> None:
+    """Write the adapter of ``state`` as a folder that ``peft`` loads onto the base model in ``transformers``."""
+    tensors: dict[str, Tensor] = {}
+    targets: set[str] = set()
+    for name, tensor in state.items():
+        for suffix, short in ((_A, "lora_A"), (_B, "lora_B")):
+            if name.endswith(suffix):
+                layer = hf_name(name.removesuffix(suffix) + ".weight").removesuffix(".weight")
+                targets.add(layer.rpartition(".")[2])
+                tensors[f"base_model.model.{layer}.{short}.weight"] = tensor.contiguous().cpu()
+    settings = _lora_config(config, sorted(targets), task_type="CAUSAL_LM").to_dict()
+    # peft keeps targets as a set; sorted, the file is the same in every process.
+    write_json(path / "adapter_config.json", {**settings, "target_modules": sorted(targets), "inference_mode": True})
+    with atomic_path(path / "adapter_model.safetensors") as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+
+
+def _lora_config(config: AdapterConfig, targets: list[str], task_type: str | None = None) -> LoraConfig:
+    return LoraConfig(
+        r=config.r,
+        lora_alpha=config.alpha,  # pyright: ignore[reportArgumentType]  # annotated int; peft only divides by it
+        lora_dropout=config.dropout,
+        target_modules=list(targets),
+        bias="none",
+        task_type=task_type,
+    )

@@ -1,0 +1,66 @@
+"""Settings of the pretraining stage."""
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from portable.core.errors import ConfigError
+from portable.model.config import ModelConfig
+from portable.train.config import TrainConfig
+
+
+@dataclass(kw_only=True, slots=True)
+class PretrainConfig(TrainConfig):
+    """One pretraining run on the corpus ``data``.
+
+    A step takes ``global_batch_size`` windows of ``seq_len`` tokens, over all processes; each process reads
+    them ``micro_batch_size`` at a time. With ``document_mask`` attention stays inside documents.
+    ``eval_documents`` bounds the held-out documents of the evaluations on the way (0: all); the last one
+    always takes all.
+    """
+
+    data: str = MISSING
+    model: ModelConfig = field(default_factory=ModelConfig)
+    seq_len: int = 256
+    micro_batch_size: int = 8
+    global_batch_size: int = 8
+    document_mask: bool = True
+    seed: int = 0
+    eval_documents: int = 200
+    eval_batch_tokens: int = 16_384
+
+    def __post_init__(self) -> None:
+        TrainConfig.__post_init__(self)
+        for name in ("seq_len", "micro_batch_size", "global_batch_size", "eval_batch_tokens"):
+            value = getattr(self, name)
+            if value < 1:
+                raise ConfigError(f"pretrain.{name}={value}; use at least 1")
+        if self.eval_documents < 0:
+            raise ConfigError(
+                f"pretrain.eval_documents={self.eval_documents}; use 0 for all, or a positive number"
+            )
+        if self.seq_len > self.model.max_seq_len:
+            raise ConfigError(
+                f"pretrain.seq_len={self.seq_len} is longer than model.max_seq_len={self.model.max_seq_len}; "
+                f"use seq_len of at most {self.model.max_seq_len}, or raise model.max_seq_len"
+            )
+        self.grad_accum_steps(1)
+
+    def grad_accum_steps(self, world_size: int) -> int:
+        """Return the micro-batches that each of ``world_size`` processes reads per step.
+
+        Raises: ConfigError, with the legal values, if the batch cannot be dealt out evenly.
+        """
+        per_pass = self.micro_batch_size * world_size
+        if self.global_batch_size % per_pass:
+            below = self.global_batch_size // per_pass * per_pass
+            near = [str(value) for value in (below, below + per_pass) if value]
+            share, rest = divmod(self.global_batch_size, world_size)
+            micro = [str(n) for n in range(1, share + 1) if share % n == 0] if not rest else []
+            remedy = f", or micro_batch_size={' or '.join(micro)}" if micro else ""
+            raise ConfigError(
+                f"pretrain.global_batch_size={self.global_batch_size} is not a multiple of micro_batch_size "
+                f"× processes = {self.micro_batch_size} × {world_size}; use "
+                f"global_batch_size={' or '.join(near)}{remedy}"
+            )
+        return self.global_batch_size // per_pass

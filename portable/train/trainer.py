@@ -1,0 +1,234 @@
+"""The one training loop: pretraining, SFT, preference and RL updates differ only in the objective they hand
+to it.
+
+It owns loss normalisation. An objective returns a *sum* over terms; the gradient that reaches the optimiser
+is that of ``sum over all micro-batches and ranks / number of terms of the whole step``, whatever the
+micro-batch size, the accumulation and the number of ranks.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from portable.core.errors import CollectiveError, DataError, PortableError
+from portable.core.record import Batch
+from portable.core.workspace import Workspace
+from portable.data.source import BatchSource
+from portable.parallel.runtime import Runtime
+from portable.train.checkpoint.checkpointer import Checkpointer
+from portable.train.config import TrainConfig
+from portable.train.metrics import Throughput
+from portable.train.objective import LossSum, Objective
+from portable.train.optim.build import build_optimizer
+from portable.train.precision import forward_context
+from portable.train.progress import progress_bar
+from portable.train.schedule import lr_factor
+
+logger = logging.getLogger(__name__)
+Evaluate = Callable[[int], Mapping[str, float]]
+
+
+class DivergedError(PortableError):
+    """The loss is no longer a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one optimiser step did; means are over ``num_terms`` terms of all ranks.
+
+    Tensors stay on the device.
+    """
+
+    loss_mean: Tensor
+    grad_norm: Tensor
+    num_terms: float
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Trainer:
+    """Trains ``model`` on ``objective`` over the batches of ``source`` for ``config.steps`` optimiser steps.
+
+    ``module`` is the model as given (its parameters may be sharded in place), ``model`` what the strategy
+    made of it. ``evaluate`` is called with the number of steps done, every ``config.eval_every_steps``; its
+    numbers are recorded.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        source: BatchSource,
+        config: TrainConfig,
+        runtime: Runtime,
+        workspace: Workspace,
+        *,
+        flops_per_token: float | None = None,
+        evaluate: Evaluate | None = None,
+    ) -> None:
+        self.objective = objective
+        self.source = source
+        self.config = config
+        self.runtime = runtime
+        self.workspace = workspace
+        self.evaluate = evaluate
+        self.step = 0
+        self.tokens_seen = 0.0
+        self._forward = forward_context(runtime)
+        self.module = model.to(runtime.torch_device)
+        self.model = runtime.strategy.wrap(self.module)
+        self.optimizer = build_optimizer(self.module, config.optim)
+        self._checkpointer = Checkpointer(
+            workspace.checkpoint_dir, config.checkpoint, runtime, self.module, self.optimizer, source
+        )
+        self._throughput = Throughput(
+            world_size=runtime.group.size,
+            flops_per_token=flops_per_token,
+            peak_flops=runtime.hardware.peak_flops(runtime.precision.compute_dtype.name),
+        )
+        self._unlogged: list[StepResult] = []
+        self._unlogged_tokens = 0
+        if config.schedule.warmup_steps >= config.steps:
+            logger.warning(
+                "schedule.warmup_steps=%d is not below steps=%d: the learning rate never reaches its full "
+                "value",
+                config.schedule.warmup_steps,
+                config.steps,
+            )
+
+    def fit(self) -> None:
+        """Train to the last step, from the newest checkpoint if there is one, and leave a checkpoint of the
+        end.
+
+        Raises: DivergedError, naming the step, if the loss or the gradient is not finite.
+        """
+        self.resume()
+        self.model.train()
+        try:
+            with progress_bar("training", self.step, self.config.steps, show=self._shows_progress) as advance:
+                while self.step < self.config.steps:
+                    batches = self.source.next_batches()
+                    self._unlogged.append(self.train_step(batches))
+                    self._unlogged_tokens += sum(batch.num_tokens for batch in batches)
+                    self.step += 1
+                    self._after_step(advance)
+        finally:
+            self._checkpointer.close()
+
+    def resume(self) -> None:
+        """Continue from the newest whole checkpoint, if there is one."""
+        restored = self._checkpointer.load()
+        if restored is not None:
+            self.step, counters = restored
+            self.tokens_seen = counters["tokens_seen"]
+
+    def train_step(self, batches: Sequence[Batch]) -> StepResult:
+        """One optimiser step; the loss is a mean over its terms (target tokens for SFT, pairs for DPO).
+
+        Raises: DataError if the step has no term to learn from; CollectiveError if ranks hold different
+        numbers of micro-batches, which would let them wait for each other for ever.
+        """
+        group, strategy = self.runtime.group, self.runtime.strategy
+        num_terms = self._global_num_terms(batches)
+        self.optimizer.set_lr_factor(lr_factor(self.step, self.config.steps, self.config.schedule))
+        sums: list[LossSum] = []
+        for place, batch in enumerate(batches):
+            strategy.accumulate(self.model, last=place == len(batches) - 1)
+            with self._forward():
+                loss_sum = self.objective(self.model, batch.to(self.runtime.torch_device))
+            # Wrappers average gradients over ranks; we want the mean over terms instead.
+            strategy.backward(loss_sum.loss * (group.size / num_terms))
+            sums.append(
+                LossSum(loss_sum.loss.detach(), loss_sum.metrics)
+            )  # no .item() here: it would stall the device
+        grad_norm = strategy.clip_grad_norm(self.module, self.config.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        loss_mean, metrics = self._global_means(sums, num_terms)
+        return StepResult(loss_mean, grad_norm, num_terms, metrics)
+
+    @property
+    def _shows_progress(self) -> bool:
+        return self.workspace.show_progress and self.runtime.group.rank == 0
+
+    def _global_num_terms(self, batches: Sequence[Batch]) -> float:
+        group = self.runtime.group
+        if group.sum_scalar(len(batches)) != len(batches) * group.size:
+            raise CollectiveError(
+                f"rank {group.rank} has {len(batches)} micro-batches in step {self.step + 1}, others have "
+                "another number; a source must hand every rank equally many"
+            )
+        num_terms = group.sum_scalar(sum(batch.num_terms for batch in batches))
+        if num_terms <= 0:
+            raise DataError(
+                f"step {self.step + 1} has {len(batches)} micro-batches but no target to learn from; check "
+                "that the data has tokens with a loss weight above 0 (for SFT: assistant turns that fit "
+                "into the sequence length)"
+            )
+        return num_terms
+
+    def _global_means(self, sums: Sequence[LossSum], num_terms: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add loss and metrics over micro-batches and ranks, in one small collective."""
+        names = sorted(sums[0].metrics)
+        rows = [
+            torch.stack([item.loss.float(), *(item.metrics[name].detach().float() for name in names)])
+            for item in sums
+        ]
+        means = self.runtime.group.all_reduce(torch.stack(rows).sum(dim=0)) / num_terms
+        return means[0], dict(zip(names, means[1:], strict=True))
+
+    def _after_step(self, advance: Callable[[float | None], None]) -> None:
+        config = self.config
+        done = self.step == config.steps
+        saves = done or (config.checkpoint.every_steps > 0 and self.step % config.checkpoint.every_steps == 0)
+        evaluates = (
+            self.evaluate is not None
+            and config.eval_every_steps > 0
+            and self.step % config.eval_every_steps == 0
+        )
+        logs = done or self.step % max(config.log_every_steps, 1) == 0
+        advance(self._log() if logs or saves or evaluates else None)
+        self._throughput.pause()
+        if self.evaluate is not None and evaluates:
+            self._record(self.evaluate(self.step))
+            self.model.train()
+        if saves:  # after the log, which would have found a loss that is not finite, and after the evaluation
+            self._checkpointer.save(self.step, {"tokens_seen": self.tokens_seen})
+        self._throughput.go_on()
+
+    def _log(self) -> float:
+        """Fetch the numbers of all steps since the last call, in one transfer; record the last step's; return
+        its loss.
+        """
+        results, self._unlogged = self._unlogged, []
+        table = torch.stack(
+            [torch.stack([r.loss_mean, r.grad_norm.float(), *r.metrics.values()]) for r in results]
+        ).tolist()
+        first = self.step - len(results) + 1
+        for number, (loss, grad_norm, *_) in enumerate(table, start=first):
+            if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+                raise DivergedError(
+                    f"step {number}: the loss is {loss:g} and the gradient norm {grad_norm:g}, so training "
+                    f"has diverged; lower optim.lr ({self.optimizer.param_groups[0]['lr']:g} now), warm up "
+                    "longer, or set max_grad_norm=1"
+                )
+        loss, grad_norm, *metrics = table[-1]
+        num_tokens = self.runtime.group.sum_scalar(self._unlogged_tokens)
+        self.tokens_seen += num_tokens
+        self._unlogged_tokens = 0
+        values: dict[str, float | None] = {"loss": loss, "grad_norm": grad_norm}
+        values["lr"] = self.optimizer.param_groups[0]["lr"]
+        values["tokens_seen"] = self.tokens_seen
+        values.update(self._throughput.read(num_tokens))
+        values.update(zip(results[-1].metrics, metrics, strict=True))
+        self._record(values)
+        return loss
+
+    def _record(self, values: Mapping[str, float | None]) -> None:
+        if self.runtime.group.rank == 0:
+            self.workspace.metrics.write(self.step, values)

@@ -1,0 +1,51 @@
+"""One short training run under a strategy; what every rank saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.portable.train.support import (
+    RowSource,
+    TinyModel,
+    make_runtime,
+    train_config,
+    weights_hash,
+    workspace,
+)
+
+from portable.train.next_token import next_token_loss
+from portable.train.trainer import Trainer
+
+STEPS, ROWS = 4, 8
+
+
+def run(backend_name: str, strategy: str, folder: str) -> dict[str, Any]:
+    """Ranks start from different weights; the strategy must make them one model."""
+    runtime = make_runtime(strategy, backend=backend_name)
+    group = runtime.group
+    trainer = Trainer(
+        TinyModel(seed=group.rank),
+        next_token_loss,
+        RowSource(2, ROWS // 2 // group.size, group.rank, group.size),
+        train_config(STEPS),
+        runtime,
+        workspace(Path(folder)),
+    )
+    results = [trainer.train_step(trainer.source.next_batches()) for _ in range(STEPS)]
+    unclipped = runtime.strategy.clip_grad_norm(trainer.module, 1.0)  # no gradient is left
+    weights = runtime.strategy.full_state_dict(trainer.module)
+    report = {
+        "losses": [float(result.loss_mean) for result in results],
+        "norms": [float(result.grad_norm) for result in results],
+        "norm_after": float(unclipped),
+        "weights": {name: tensor.flatten().tolist() for name, tensor in weights.items()},
+        "hash": weights_hash(weights),
+        "described": runtime.strategy.describe(),
+        "wrapper": type(trainer.model).__name__,
+        "local_numel": sum(
+            (p.to_local() if hasattr(p, "to_local") else p).numel() for p in trainer.module.parameters()
+        ),
+    }
+    group.close()
+    return report

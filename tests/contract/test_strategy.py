@@ -1,0 +1,69 @@
+"""Every strategy that a backend says it can run trains the same model as one process does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.processes import run_processes
+
+from portable.device.protocol import Backend
+
+CASE = "tests.contract.case_strategy:run"
+SPREAD = ("ddp", "fsdp")
+
+
+@pytest.fixture(scope="session")
+def alone(backend_name: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("single")
+    return run_processes(CASE, 1, folder, backend_name, "single", str(folder))[0]
+
+
+@pytest.fixture(scope="session", params=SPREAD)
+def spread(
+    request: pytest.FixtureRequest, backend: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
+    assert backend.device().capability().strategies[request.param] == ""
+    folder = tmp_path_factory.mktemp(request.param)
+    return run_processes(CASE, 2, folder, backend.name, request.param, str(folder))
+
+
+def test_losses_and_gradient_norms_are_those_of_one_process(alone: dict[str, Any], spread: list[dict[str, Any]]):
+    for report in spread:
+        assert report["losses"] == pytest.approx(alone["losses"], abs=2e-6)
+        assert report["norms"] == pytest.approx(alone["norms"], rel=1e-5)
+
+
+def test_weights_are_those_of_one_process(alone: dict[str, Any], spread: list[dict[str, Any]]):
+    for report in spread:
+        assert report["weights"].keys() == alone["weights"].keys()
+        for name, values in alone["weights"].items():
+            assert report["weights"][name] == pytest.approx(values, abs=5e-5), name
+
+
+def test_all_ranks_hold_the_same_weights(spread: list[dict[str, Any]]):
+    assert len({report["hash"] for report in spread}) == 1
+
+
+def test_gradients_are_gone_after_the_step(alone: dict[str, Any], spread: list[dict[str, Any]]):
+    assert all(report["norm_after"] == 0.0 for report in (alone, *spread))
+
+
+def test_the_description_says_what_was_set_up(alone: dict[str, Any], spread: list[dict[str, Any]]):
+    assert alone["described"] == {"name": "single", "world_size": 1}
+    for report in spread:
+        name = report["described"]["name"]
+        assert report["described"]["world_size"] == 2
+        assert report["described"]["communicator"] == "gloo"
+        assert report["wrapper"] == {"ddp": "DistributedDataParallel", "fsdp": "FSDPTinyModel"}[name]
+
+
+def test_only_fsdp_divides_the_parameters(alone: dict[str, Any], spread: list[dict[str, Any]], tmp_path: Path):
+    whole = alone["local_numel"]
+    held = [report["local_numel"] for report in spread]
+    if spread[0]["described"]["name"] == "ddp":
+        assert held == [whole, whole]
+    else:
+        assert sum(held) == whole
+        assert max(held) < 0.6 * whole
