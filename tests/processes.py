@@ -1,6 +1,7 @@
 """Runs a function in real processes that form a group, as torchrun would start them.
 
-``run_processes("tests.some.module:function", 2, tmp_path, "argument")`` returns what each rank's call returned (JSON values).
+``run_processes("tests.some.module:function", 2, tmp_path, "argument")`` returns what each rank's call
+returned (JSON values).
 """
 
 from __future__ import annotations
@@ -31,12 +32,25 @@ def start(target: str, place: tuple[int, int, int], folder: Path, *arguments: st
         environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
         environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-W", "ignore", "-m", "tests.processes", target, str(folder / f"result-{rank}.json"), *arguments]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "tests.processes",
+        target,
+        str(folder / f"result-{rank}.json"),
+        *arguments,
+    ]
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
 
-def run_processes(target: str, size: int, folder: Path, *arguments: str, timeout_s: float = 180.0) -> list[Any]:
-    """Start ``size`` processes, wait for all, and return their results in rank order; a failed one fails the test."""
+def run_processes(
+    target: str, size: int, folder: Path, *arguments: str, timeout_s: float = 180.0
+) -> list[Any]:
+    """Start ``size`` processes, wait for all, and return their results in rank order; a failed one fails the
+    test.
+    """
     port = free_port()
     processes = [start(target, (rank, size, port), folder, *arguments) for rank in range(size)]
     try:

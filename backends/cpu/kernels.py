@@ -4,13 +4,22 @@ from portable.kernel.registry import KernelEntry
 
 ENTRIES = (
     KernelEntry(
-        op="attention", name="sdpa", backend="cpu", target="backends.cpu.attention:attention", rtol=1e-5
+        op="attention",
+        name="sdpa",
+        backend="cpu",
+        target="backends.cpu.attention:attention",
     ),
     KernelEntry(
         op="decode_attention",
         name="sdpa",
         backend="cpu",
         target="backends.cpu.attention:decode_attention",
-        rtol=1e-5,
+    ),
+    KernelEntry(
+        op="token_log_probs",
+        name="kept",
+        backend="cpu",
+        target="backends.cpu.log_prob:token_log_probs",
+        dtypes=("fp32",),  # 16-bit probabilities are too coarse to keep
     ),
 )

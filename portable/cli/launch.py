@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from portable.config.explain import explain
 from portable.config.load import compose, to_dataclass
-from portable.config.override import resolve_auto
+from portable.config.override import options_first, resolve_auto
 from portable.config.search_path import conf_dir
 from portable.config.store import register_schemas
+from portable.core.errors import PortableError
 from portable.device.select import detect_hardware
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+logger = logging.getLogger(__name__)
 
 
 def launch(verb: str, arguments: list[str]) -> int:
@@ -34,16 +39,29 @@ def launch(verb: str, arguments: list[str]) -> int:
         setup_logging(rank=int(os.environ.get("RANK", "0")))
         folder = Path(HydraConfig.get().runtime.output_dir)
         text = OmegaConf.to_yaml(config, resolve=True)
-        result = run_job(verb, to_dataclass(config), text, folder, show_progress=sys.stderr.isatty())
+        try:
+            result = run_job(
+                verb, to_dataclass(config), text, folder, command=command, show_progress=sys.stderr.isatty()
+            )
+        except PortableError as error:  # kept from Hydra, which would print a line of its own and drop the other jobs
+            failures.append(error)
+            return None
         return str(result) if result is not None else None
 
+    failures: list[PortableError] = []
+    command = shlex.join(["portable", verb, *arguments])
     register_schemas()
     wants_help = any(word in ("-h", "--help") for word in arguments)
-    sys.argv = [f"portable {verb}", *(arguments if wants_help else resolve_auto(arguments, detect_hardware))]
+    words = arguments if wants_help else options_first(resolve_auto(arguments, detect_hardware))
+    sys.argv = [f"portable {verb}", *words]
     # Hydra prints and exits on errors unless told to raise them; the user's --debug decides what is shown.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(task)()
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, compose(verb)) from error
+    for error in failures[1:]:
+        logger.error("another job of this run failed: %s", error)
+    if failures:
+        raise failures[0]
     return 0

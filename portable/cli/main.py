@@ -23,7 +23,7 @@ _HELP = """usage: portable VERB [OVERRIDES] [OPTIONS]
 Verbs
 {verbs}
 
-Overrides are Hydra's: steps=100, optim=muon, hardware=cuda_h100, model.hidden_size=512
+Overrides are Hydra's: steps=100, optim=muon, hardware=NAME, model.hidden_size=512
 Options
   --cfg job           print the resolved settings and stop
   -m, --multirun      run every combination of comma-separated values
@@ -35,7 +35,7 @@ Options
 Examples
   portable run recipe=quickstart
   portable data source='notes/*.md'
-  portable sft --cfg job hardware=ascend_910b
+  portable sft --cfg job hardware=NAME
   portable chat model=runs/quickstart/latest/export
 """
 

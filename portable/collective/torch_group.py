@@ -181,15 +181,15 @@ class TorchGroup:
 
     @contextlib.contextmanager
     def _naming_ranks(self, collective: str) -> Generator[None]:
-        """Turn torch's error (a time-out, a lost connection) into one that names this and the missing ranks."""
+        """Turn torch's error (a time-out, a lost connection) into one that names the missing ranks."""
         self._num_calls += 1
         try:
             yield
         except RuntimeError as error:
             missing = ", ".join(map(str, self._missing_ranks()))
             why = (
-                f"rank {missing} did not arrive within communicator.timeout_s={self.timeout_s:g}; look at its "
-                "log, or raise the time-out if it was only slow"
+                f"rank {missing} did not arrive within communicator.timeout_s={self.timeout_s:g}; look at "
+                "its log, or raise the time-out if it was only slow"
                 if missing
                 else "all ranks arrived, so they differ in what they sent"
             )

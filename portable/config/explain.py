@@ -16,6 +16,7 @@ _UNKNOWN_KEY = re.compile(r"Could not override '(?P<key>[^']+)'|Key '(?P<struct>
 _UNKNOWN_OPTION = re.compile(r"Could not (?:find|load) '(?P<path>[^']+)'|In '(?P<parent>[^']+)': Could not find '(?P<found>[^']+)'")
 _OPTIONS = re.compile(r"Available options in '(?P<group>[^']+)':\n(?P<names>(?:\t.*\n?)+)")
 _BAD_VALUE = re.compile(r"Error merging override (?P<override>\S+)\n(?P<why>[^\n]+)")
+_MISSING = re.compile(r"missing mandatory value: (?P<key>\S+)")
 _CHOICE = re.compile(r"Could not override '(?P<group>[^']+)'\.\s*No match in the defaults list")
 
 
@@ -23,6 +24,8 @@ def explain(error: Exception, known: DictConfig | None = None) -> ConfigError:
     """Return a ConfigError that says the same in our form; ``known`` holds the legal keys."""
     text = "\n".join(str(cause) for cause in _causes(error))
     keys = list(flatten_keys(known)) if known is not None else []
+    if missing := _MISSING.search(text):
+        return ConfigError(f"setting '{missing['key']}' has no default; add {missing['key']}=VALUE")
     if bad := _BAD_VALUE.search(text):
         return ConfigError(f"setting {bad['override']} has a value of the wrong kind: {_lower(bad['why'])}")
     if options := _OPTIONS.search(text):

@@ -5,6 +5,12 @@ from collections.abc import Callable, Sequence
 _GROUP = "hardware="
 
 
+def options_first(words: Sequence[str]) -> list[str]:
+    """Put options before overrides: Hydra's parser takes overrides in one block only, people write them anywhere."""
+    overrides = [word for word in words if not word.startswith("-") and ("=" in word or word.startswith("~"))]
+    return [word for word in words if word not in overrides] + overrides
+
+
 def resolve_auto(overrides: Sequence[str], detect: Callable[[], str]) -> list[str]:
     """Replace ``hardware=auto``, or its absence, by what ``detect`` finds; sweeps such as ``hardware=auto,x`` too."""
     resolved: list[str] = []

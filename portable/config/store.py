@@ -35,7 +35,7 @@ SCHEMAS = (
     Schema("base_muon", "portable.train.config:MuonConfig", "optim"),
     Schema("base_schedule", "portable.train.config:ScheduleConfig", "schedule"),
     Schema("base_extractive_teacher", "portable.synth.teacher.config:ExtractiveTeacherConfig", "teacher"),
-    Schema("base_openai_teacher", "portable.synth.teacher.config:OpenaiTeacherConfig", "teacher"),
+    Schema("base_openai_teacher", "portable.synth.teacher.config:OpenAiTeacherConfig", "teacher"),
 )
 
 

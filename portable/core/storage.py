@@ -17,6 +17,7 @@ _REMEDY = {
     errno.EDQUOT: "the quota is used up; free some space or set another output folder (output_dir=PATH)",
     errno.EROFS: "the file system is read-only; set another output folder (output_dir=PATH)",
     errno.EACCES: "permission denied; set an output folder that you may write to (output_dir=PATH)",
+    errno.ENOTDIR: "a part of the path is a file; set another output folder (output_dir=PATH)",
     errno.EPERM: "permission denied; set an output folder that you may write to (output_dir=PATH)",
 }
 

@@ -167,50 +167,27 @@ class IndexedSource(Generic[Row]):
         return {"seed": self.seed, "num_rows": len(self.rows)}
 
 
-def ordered_batches(
-    shards: TokenShards, *, seq_len: int, micro_batch_size: int, document_mask: bool = True
-) -> Iterator[Batch]:
-    """Yield one pass over the documents in stored order, for evaluation: every token is a target at most
-    once.
-
-    The last window ends with end-of-text ids of weight 0 where the stream is over; the last batch may have
-    fewer rows.
-    """
-    stream = _DocumentStream(shards, seed=None)
-    starts = range(0, max(stream.num_tokens - 1, 0), seq_len)
-    for first in range(0, len(starts), micro_batch_size):
-        rows = [
-            stream.window(start, seq_len + 1, wrap=False)
-            for start in starts[first : first + micro_batch_size]
-        ]
-        yield _packed_batch(rows, document_mask)
-
-
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """Consecutive tokens of a stream: ``starts`` are the places in it where a document begins; ``num_real``
-    come from the stream, what follows is padding.
-    """
+    """Consecutive tokens of a stream; ``starts`` are the places in it where a document begins."""
 
     ids: IntArray
     starts: list[int]
-    num_real: int
 
 
 class _Orders:
     """The permutations of epochs; the two newest are kept, for a window may span two."""
 
-    def __init__(self, size: int, seed: int | None) -> None:
+    def __init__(self, size: int, seed: int) -> None:
         self.size = size
         self.seed = seed
         self._cache: dict[int, IntArray] = {}
 
     def of(self, epoch: int) -> IntArray:
-        """Return the order of an epoch; without a seed, the stored one."""
+        """Return the order of an epoch."""
         if epoch not in self._cache:
             order = np.arange(self.size)
-            if self.seed is not None:
-                np.random.Generator(np.random.PCG64(derive_seed(self.seed, "epoch", epoch))).shuffle(order)
+            np.random.Generator(np.random.PCG64(derive_seed(self.seed, "epoch", epoch))).shuffle(order)
             self._cache = {key: value for key, value in self._cache.items() if key == epoch - 1}
             self._cache[epoch] = order
         return self._cache[epoch]
@@ -219,23 +196,21 @@ class _Orders:
 class _DocumentStream:
     """The documents of all epochs, end to end; addressed by token position from 0 on without limit."""
 
-    def __init__(self, shards: TokenShards, seed: int | None) -> None:
+    def __init__(self, shards: TokenShards, seed: int) -> None:
         self.shards = shards
         self.num_tokens = shards.num_tokens
         self._orders = _Orders(shards.num_documents, seed)
         self._ends: dict[int, IntArray] = {}
 
-    def window(self, start: int, length: int, *, wrap: bool = True) -> _Window:
-        """Return ``length`` tokens from position ``start``; without ``wrap`` padded after the first epoch's
-        end.
-        """
-        ids = np.full(length, self.shards.end_of_text_id, dtype=np.int64)
+    def window(self, start: int, length: int) -> _Window:
+        """Return ``length`` tokens from position ``start``."""
+        ids = np.empty(length, dtype=np.int64)
         starts: list[int] = []
         filled = 0
-        while filled < length and (wrap or start + filled < self.num_tokens):
+        while filled < length:
             epoch, offset = divmod(start + filled, self.num_tokens)
             filled += self._copy_epoch(epoch, offset, ids, filled, starts)
-        return _Window(ids, starts, filled)
+        return _Window(ids, starts)
 
     def _copy_epoch(self, epoch: int, offset: int, ids: IntArray, filled: int, starts: list[int]) -> int:
         """Copy from ``offset`` of one epoch into ``ids[filled:]`` as far as both reach; return the count."""
@@ -269,7 +244,6 @@ def _packed_batch(rows: Sequence[_Window], document_mask: bool) -> Batch:
     position_BT = np.tile(np.arange(seq_len), (num_rows, 1))
     boundaries: list[int] = []
     for number, row in enumerate(rows):
-        weight_BT[number, max(row.num_real - 1, 0) :] = 0.0
         boundaries.append(number * seq_len)
         if not document_mask:
             continue

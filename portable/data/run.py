@@ -102,6 +102,8 @@ def _clear(root: Path) -> None:
                 shutil.rmtree(item)
             else:
                 item.unlink(missing_ok=True)
+            for half in root.glob(f".{name}.*.tmp"):
+                half.unlink()
 
 
 def _write_funnel(workspace: Workspace, steps: Sequence[FunnelStep], quarantined: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import logging
@@ -43,7 +44,10 @@ def run_serve(config: ServeConfig, runtime: Runtime, engine: EngineConfig) -> No
         settings = uvicorn.Config(
             app, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_S
         )
-        uvicorn.Server(settings).run(sockets=[bound])
+        # uvicorn ends gracefully and then raises the signal again, which for Ctrl-C is this exception.
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(settings).run(sockets=[bound])
+    logger.info("stopped")
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -13,7 +13,7 @@ MAX_PORT = 65_535
 def _check_port(port: object) -> None:
     # object: while a config is being composed, a field may still hold "???"
     if isinstance(port, int) and not 0 <= port <= MAX_PORT:
-        raise ConfigError(f"serve.port={port}; use 0 for a free one, or 1 to {MAX_PORT}")
+        raise ConfigError(f"port={port}; use 0 for a free one, or 1 to {MAX_PORT}")
 
 
 @dataclass(kw_only=True, slots=True)

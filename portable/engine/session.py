@@ -3,7 +3,7 @@
 from portable.core.errors import PortableError
 from portable.engine.protocol import Engine, Session, SteppingEngine
 from portable.engine.request import Completion, Progress, Request
-from portable.engine.sequence import Sequence
+from portable.engine.sequence import Sequence, check_fits
 
 
 def open_session(engine: Engine, max_batch_size: int) -> Session:
@@ -25,7 +25,8 @@ class BatchSession:
         return len(self._waiting)
 
     def add(self, key: int, request: Request) -> None:
-        """Queue ``request``."""
+        """Queue ``request``. Raises: DataError if the prompt does not fit: no batch mate shall suffer."""
+        check_fits(request, self._engine.max_seq_len, self._engine.tokenizer.vocab_size)
         self._waiting[key] = request
 
     def cancel(self, key: int) -> None:

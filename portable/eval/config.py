@@ -11,9 +11,10 @@ from portable.core.errors import ConfigError
 class EvalConfig:
     """Score every folder of ``models`` (shown name to path) on every one of ``tasks``, in the order written.
 
-    ``seq_len`` is what ``bits_per_byte`` reads at a time (a model made for less reads less). ``num_questions`` bounds the held-out questions of ``doc_qa``, and ``num_documents`` the documents of
-    ``bits_per_byte`` (0 takes all); both are drawn by ``seed``, the same for every model. ``num_samples`` prompts of each
-    task are kept with all models' answers.
+    ``bits_per_byte`` reads ``seq_len`` tokens at a time (a model made for less reads less), of the first
+    ``num_documents`` held-out documents (0: of all). ``doc_qa`` asks at most ``num_questions`` held-out
+    questions, drawn by ``seed``, the same for every model. Of each task with answers, ``num_samples`` prompts
+    are kept with what all models answered.
     """
 
     models: dict[str, str] = MISSING
@@ -30,9 +31,11 @@ class EvalConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if isinstance(self.models, dict) and not self.models:
-            raise ConfigError("eval.models={} names no model; use e.g. eval.models={base: runs/pretrain/latest}")
-        if isinstance(self.tasks, list) and not self.tasks:
+        if not self.models:
+            raise ConfigError(
+                "eval.models={} names no model; use e.g. eval.models={base: runs/pretrain/latest}"
+            )
+        if not self.tasks:
             raise ConfigError("eval.tasks=[] asks for nothing; use e.g. eval.tasks=[doc_qa]")
         for name, value, least in (
             ("seq_len", self.seq_len, 1),
@@ -43,5 +46,5 @@ class EvalConfig:
             ("num_resamples", self.num_resamples, 1),
             ("num_samples", self.num_samples, 0),
         ):
-            if isinstance(value, int) and value < least:
+            if value < least:
                 raise ConfigError(f"eval.{name}={value}; use at least {least}")

@@ -41,9 +41,11 @@ def read_conversations(path: Path) -> list[Conversation]:
     Raises: DataError, naming the line, if the file is missing or a line is not a conversation.
     """
     if not path.is_file():
-        raise DataError(f"{path} does not exist; name a conversations folder (of a synth stage) or a .jsonl file")
+        raise DataError(
+            f"{path} does not exist; name a conversations folder (of a synth stage) or a .jsonl file"
+        )
     conversations: list[Conversation] = []
-    with explain_os_errors(path, "read"), path.open(encoding="utf-8") as file:
+    with explain_os_errors(path, "read"), path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
@@ -52,14 +54,16 @@ def read_conversations(path: Path) -> list[Conversation]:
             except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
                 raise DataError(
                     f"{path}, line {number}, is not a conversation ({error!r}); each line must be like "
-                    '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}'
+                    '{"messages": [{"role": "user", "content": "..."}, '
+                    '{"role": "assistant", "content": "..."}]}'
                 ) from error
     return conversations
 
 
 def to_questions(conversations: Sequence[Conversation]) -> list[Question]:
-    """Return the question of each conversation: everything before its first assistant turn. Those without one are
-    left out."""
+    """Return the question of each conversation: everything before its first assistant turn. Those without one
+    are left out.
+    """
     questions: list[Question] = []
     for conversation in conversations:
         roles = [message.role for message in conversation.messages]
@@ -80,8 +84,9 @@ def draw_sample(items: Sequence[Item], limit: int, seed: int) -> list[Item]:
 
 
 def answer_questions(engine: Engine, questions: Sequence[Question], *, max_new_tokens: int) -> list[str]:
-    """Return the engine's greedy answers, in order. A prompt that does not fit the model gets an empty answer, and the
-    log says so."""
+    """Return the engine's greedy answers, in order. A prompt that does not fit the model gets an empty
+    answer, and the log says so.
+    """
     sampling = SamplingConfig(max_new_tokens=max_new_tokens, temperature=0.0)
     stop = engine.tokenizer.stop_token_ids
     prompts = [tuple(render_prompt(engine.tokenizer, question.prompt)) for question in questions]
@@ -91,7 +96,9 @@ def answer_questions(engine: Engine, questions: Sequence[Question], *, max_new_t
             "%d of %d prompts are longer than the model's %d tokens and count as unanswered",
             *(len(prompts) - len(fitting), len(prompts), engine.max_seq_len),
         )
-    requests = [Request(prompt_ids=prompts[index], sampling=sampling, stop_token_ids=stop) for index in fitting]
+    requests = [
+        Request(prompt_ids=prompts[index], sampling=sampling, stop_token_ids=stop) for index in fitting
+    ]
     answers = [""] * len(prompts)
     for index, completion in zip(fitting, engine.generate(requests), strict=True):
         answers[index] = completion.text.strip()

@@ -30,8 +30,8 @@ Results = Mapping[str, Mapping[str, TaskResult]]  # task name to model name to r
 def run_eval(config: EvalConfig, runtime: Runtime, engine: EngineConfig, workspace: Workspace) -> Artefact:
     """Score every model on every task and seal ``scores.json``.
 
-    Raises: ConfigError for an unknown task, ArtefactError or DataError if a model or a task's material is missing;
-    both before any model is run.
+    Raises: ConfigError for an unknown task, ArtefactError or DataError if a model or a task's material is
+    missing; both before any model is run.
     """
     tasks: list[Task] = [TASKS.get(name)(config) for name in config.tasks]
     results: dict[str, dict[str, TaskResult]] = {task.name: {} for task in tasks}
@@ -74,7 +74,9 @@ def to_scores(
             }
             for task in tasks
         ],
-        "samples": [sample for task in tasks for sample in _side_by_side(task.name, models, results[task.name])],
+        "samples": [
+            sample for task in tasks for sample in _side_by_side(task.name, models, results[task.name])
+        ],
     }
 
 
@@ -90,7 +92,9 @@ def render_table(scores: Mapping[str, Any]) -> str:  # Any: JSON values
             f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}] n={score['count']}"
             for score in (task["scores"][model] for model in scores["models"])
         ]
-        table.add_row(f"{task['title']} ({task['unit']} {arrow})", *(cell.replace("[", "\\[") for cell in cells))
+        table.add_row(
+            f"{task['title']} ({task['unit']} {arrow})", *(cell.replace("[", "\\[") for cell in cells)
+        )
     buffer = io.StringIO()
     Console(file=buffer, width=200, color_system=None).print(table)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()).strip("\n")
@@ -113,7 +117,9 @@ def _side_by_side(
     shown = [results[model].samples for model in models]
     for samples in zip(*shown, strict=True):
         if len({(sample.prompt, sample.reference) for sample in samples}) != 1:
-            raise PortableError(f"task '{task}' showed different prompts to different models; it must draw them by seed alone")
+            raise PortableError(
+                f"task '{task}' showed different prompts to different models; it must draw them by seed alone"
+            )
         answers = {model: sample.answer for model, sample in zip(models, samples, strict=True)}
         rows.append(
             {"task": task, "prompt": samples[0].prompt, "reference": samples[0].reference, "answers": answers}
@@ -123,5 +129,6 @@ def _side_by_side(
 
 def _summary(scores: Mapping[str, Any]) -> dict[str, Any]:  # Any: JSON values
     return {
-        task["name"]: {model: score["value"] for model, score in task["scores"].items()} for task in scores["tasks"]
+        task["name"]: {model: score["value"] for model, score in task["scores"].items()}
+        for task in scores["tasks"]
     }

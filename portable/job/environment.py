@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import subprocess
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -51,14 +50,14 @@ def describe_device(backend: str) -> dict[str, Any]:  # Any: JSON values
     }
 
 
-def record_environment(path: Path, backend: str) -> dict[str, Any]:  # Any: JSON values
+def record_environment(path: Path, backend: str, command: str) -> dict[str, Any]:  # Any: JSON values
     """Write ``environment.json`` into ``path`` and return its content."""
     content = {
         "git_revision": git_revision(),
         "versions": package_versions(),
         "platform": platform.platform(),
         "device": describe_device(backend),
-        "command": " ".join(sys.argv),
+        "command": command,
     }
     write_json(path / "environment.json", content)
     return content

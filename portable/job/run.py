@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from portable.core.errors import ConfigError
+from portable.core.errors import ConfigError, StorageError
 from portable.core.log import log_to_file, stop_logging_to
 from portable.core.registry import load_target
 from portable.core.storage import explain_os_errors, read_json, write_json, write_text
@@ -26,10 +26,12 @@ logger = logging.getLogger(__name__)
 _INTERACTIVE = {"serve": "portable.engine.serve:run_serve", "chat": "portable.engine.chat:run_chat"}
 
 
-def run_job(verb: str, job: MachineConfig, config_text: str, folder: Path, *, show_progress: bool = False) -> Path | None:
+def run_job(
+    verb: str, job: MachineConfig, config_text: str, folder: Path, *, command: str = "", show_progress: bool = False
+) -> Path | None:
     """Run ``verb`` and return the folder of its result, or None for a dry run and for verbs that leave nothing.
 
-    ``config_text`` is the resolved config as YAML, kept beside the result.
+    ``config_text`` is the resolved config as YAML and ``command`` what the user typed; both are kept beside the result.
     """
     if job.dry_run:
         if isinstance(job, RunJob):
@@ -45,7 +47,7 @@ def run_job(verb: str, job: MachineConfig, config_text: str, folder: Path, *, sh
     _claim(folder, config_text)
     handler = log_to_file(folder / "run.log")
     try:
-        environment = record_environment(folder, job.hardware.backend)
+        environment = record_environment(folder, job.hardware.backend, command)
         if isinstance(job, RunJob):
             return _run_recipe(job, machine, folder, config_text, environment, show_progress)
         sinks = open_sinks(folder)
@@ -63,7 +65,10 @@ def _claim(folder: Path, config_text: str) -> None:
     """Make ``folder`` ours, or continue in it if the same config made it."""
     kept = folder / "config.yaml"
     with explain_os_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # what /proc and other read-only trees of the kernel answer
+            raise StorageError(f"cannot write {folder}: no folder can be made there; set another output_dir=PATH") from error
     if kept.is_file() and kept.read_text(encoding="utf-8") != config_text:
         raise ConfigError(
             f"output_dir={folder} holds a run with other settings (see its config.yaml); "

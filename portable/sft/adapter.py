@@ -27,13 +27,16 @@ _A, _B, _BASE = ".lora_A.default.weight", ".lora_B.default.weight", ".base_layer
 
 
 def add_lora(model: nn.Module, config: AdapterConfig, seed: int) -> None:
-    """Freeze ``model`` and give the linear layers named in ``target_modules`` a trainable low-rank addition of zero.
+    """Freeze ``model`` and give the linear layers named in ``target_modules`` a trainable low-rank addition
+    of zero.
 
-    A is drawn as ``peft`` does (Kaiming uniform), but from a stream of its own per layer, so that every process and
-    device starts alike; B is zero.
+    A is drawn as ``peft`` does (Kaiming uniform), but from a stream of its own per layer, so that every
+    process and device starts alike; B is zero.
     Raises: ConfigError if a target names no linear layer.
     """
-    linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    linear = {
+        name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)
+    }
     for target in config.target_modules:
         if target not in linear:
             raise ConfigError(
@@ -52,7 +55,8 @@ def add_lora(model: nn.Module, config: AdapterConfig, seed: int) -> None:
 
 
 def merge_lora(state: Mapping[str, Tensor], config: AdapterConfig) -> dict[str, Tensor]:
-    """Return the plain weights of a model with adapters: ``W + alpha / r * B A``, added in float32, in W's own format.
+    """Return the plain weights of a model with adapters: ``W + alpha / r * B A``, added in float32, in W's
+    own format.
 
     ``state`` is the model's full state dict; the result has the names that the model had before ``add_lora``.
     Source: Hu et al. 2021, arXiv:2106.09685, section 4.1.
@@ -71,7 +75,7 @@ def merge_lora(state: Mapping[str, Tensor], config: AdapterConfig) -> dict[str, 
 
 
 def save_lora(state: Mapping[str, Tensor], config: AdapterConfig, path: Path) -> None:
-    """Write the adapter of ``state`` as a folder that ``peft`` loads onto the base model in ``transformers``."""
+    """Write the adapter of ``state`` as a folder that ``peft`` loads onto a ``transformers`` model."""
     tensors: dict[str, Tensor] = {}
     targets: set[str] = set()
     for name, tensor in state.items():
@@ -82,7 +86,9 @@ def save_lora(state: Mapping[str, Tensor], config: AdapterConfig, path: Path) ->
                 tensors[f"base_model.model.{layer}.{short}.weight"] = tensor.contiguous().cpu()
     settings = _lora_config(config, sorted(targets), task_type="CAUSAL_LM").to_dict()
     # peft keeps targets as a set; sorted, the file is the same in every process.
-    write_json(path / "adapter_config.json", {**settings, "target_modules": sorted(targets), "inference_mode": True})
+    write_json(
+        path / "adapter_config.json", {**settings, "target_modules": sorted(targets), "inference_mode": True}
+    )
     with atomic_path(path / "adapter_model.safetensors") as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
 

@@ -27,7 +27,8 @@ def to_rows(examples: Sequence[Example], seq_len: int, *, packing: bool) -> list
 
 @dataclass(frozen=True, slots=True)
 class Collator:
-    """Lays rows side by side: each conversation is a segment with positions from 0, and so is the padding of a row.
+    """Lays rows side by side: each conversation is a segment with positions from 0, and so is the padding of
+    a row.
 
     ``width`` fixes T, so that every batch has one shape; None takes the longest row of each batch.
     """

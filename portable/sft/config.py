@@ -26,8 +26,10 @@ class Overlong(Enum):
 
 @dataclass(kw_only=True, slots=True)
 class AdapterConfig:
-    """``lora`` learns a low-rank addition ``alpha / r * B A`` to the linear layers whose names end in ``target_modules``
-    (Hu et al. 2021, arXiv:2106.09685), and merges it into the weights at the end. ``full`` reads no other field."""
+    """``lora`` learns a low-rank addition ``alpha / r * B A`` to the linear layers whose names end in
+    ``target_modules`` (Hu et al. 2021, arXiv:2106.09685), and merges it into the weights at the end. ``full``
+    reads no other field.
+    """
 
     kind: AdapterKind = AdapterKind.full
     r: int = 16
@@ -36,9 +38,9 @@ class AdapterConfig:
     target_modules: list[str] = field(default_factory=lambda: ["q", "k", "v", "o", "gate", "up", "down"])
 
     def __post_init__(self) -> None:
-        if isinstance(self.r, int) and self.r < 1:
+        if self.r < 1:
             raise ConfigError(f"sft.adapter.r={self.r}; use a rank of at least 1")
-        if isinstance(self.dropout, float) and not 0 <= self.dropout < 1:
+        if not 0 <= self.dropout < 1:
             raise ConfigError(f"sft.adapter.dropout={self.dropout}; use 0 or more and less than 1")
 
 
@@ -46,10 +48,10 @@ class AdapterConfig:
 class SftConfig(TrainConfig):
     """Fine-tune the model folder ``model`` on the conversations folder ``data``.
 
-    ``steps=0`` means ``epochs`` passes over the data. Batch sizes are in rows of at most ``seq_len`` tokens; with
-    ``packing`` a row holds as many whole conversations as fit. ``arithmetic_format_examples`` conversations show the form
-    of the arithmetic task with random answers, so that RL later starts from the form and from no knowledge of
-    sums. ``num_questions`` held-out questions are answered before and after.
+    ``steps=0`` means ``epochs`` passes over the data. Batch sizes are in rows of at most ``seq_len`` tokens;
+    with ``packing`` a row holds as many whole conversations as fit. ``arithmetic_format_examples``
+    conversations show the form of the arithmetic task with random answers, so that RL later starts from the
+    form and from no knowledge of sums. ``num_questions`` held-out questions are answered before and after.
     """
 
     model: str = MISSING
@@ -71,8 +73,10 @@ class SftConfig(TrainConfig):
     def __post_init__(self) -> None:
         if self.steps != 0:
             TrainConfig.__post_init__(self)
-        elif isinstance(self.epochs, float) and self.epochs <= 0:
-            raise ConfigError(f"sft.epochs={self.epochs} with steps=0 trains on nothing; use a positive number of either")
+        elif self.epochs <= 0:
+            raise ConfigError(
+                f"sft.epochs={self.epochs} with steps=0 trains on nothing; use a positive number of either"
+            )
         for name, value in (
             ("seq_len", self.seq_len),
             ("micro_batch_size", self.micro_batch_size),
@@ -81,10 +85,10 @@ class SftConfig(TrainConfig):
             ("max_new_tokens", self.max_new_tokens),
             ("arithmetic_num_digits", self.arithmetic_num_digits),
         ):
-            if isinstance(value, int) and value < 1:
+            if value < 1:
                 raise ConfigError(f"sft.{name}={value}; use at least 1")
         count = self.arithmetic_format_examples
-        if isinstance(count, int) and count < 0:
+        if count < 0:
             raise ConfigError(f"sft.arithmetic_format_examples={count}; use 0 or more")
 
     def grad_accum_steps(self, world_size: int) -> int:
@@ -97,11 +101,14 @@ class SftConfig(TrainConfig):
         if rest:
             near = " or ".join(str(count * per_pass) for count in (passes, passes + 1) if count)
             raise ConfigError(
-                f"sft.global_batch_size={self.global_batch_size} is not a multiple of micro_batch_size × processes = "
-                f"{self.micro_batch_size} × {world_size}; use global_batch_size={near}"
+                f"sft.global_batch_size={self.global_batch_size} is not a multiple of "
+                f"micro_batch_size × processes = {self.micro_batch_size} × {world_size}; "
+                f"use global_batch_size={near}"
             )
         return passes
 
     def num_steps(self, num_rows: int) -> int:
-        """Return the optimiser steps of the run: ``steps``, or as many as ``epochs`` passes over the rows take."""
+        """Return the optimiser steps of the run: ``steps``, or as many as ``epochs`` passes over the rows
+        take.
+        """
         return self.steps or max(1, math.ceil(self.epochs * num_rows / self.global_batch_size))

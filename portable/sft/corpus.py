@@ -18,7 +18,8 @@ _HELDOUT_FRACTION = 0.05  # of a user's own file, which comes without a split
 def read_splits(path: Path, seed: int) -> tuple[list[Conversation], list[Conversation]]:
     """Return the training and held-out conversations of a sealed folder, or of a single ``.jsonl`` file.
 
-    A single file is split by a seeded hash of each conversation's id, so adding lines does not move the others.
+    A single file is split by a seeded hash of each conversation's id, so adding lines does not move the
+    others.
     Raises: DataError if a split is empty.
     """
     if path.suffix == ".jsonl":
@@ -27,7 +28,8 @@ def read_splits(path: Path, seed: int) -> tuple[list[Conversation], list[Convers
         is_heldout = [derive_seed(seed, "heldout", item.id) < limit for item in everything]
         train = [item for item, held in zip(everything, is_heldout, strict=True) if not held]
         heldout = [item for item, held in zip(everything, is_heldout, strict=True) if held]
-        # A small file may have no conversation below the limit: the one with the lowest hash is held out then.
+        # A small file may have no conversation below the limit: the one with the lowest hash is held out
+        # then.
         if not heldout and len(train) > 1:
             heldout = [min(train, key=lambda item: derive_seed(seed, "heldout", item.id))]
             train = [item for item in train if item is not heldout[0]]
@@ -41,8 +43,9 @@ def read_splits(path: Path, seed: int) -> tuple[list[Conversation], list[Convers
 
 
 def arithmetic_format(num_digits: int, count: int, seed: int) -> list[Conversation]:
-    """Return ``count`` sums with *random* answers of the right form; every problem is used equally often, as far as
-    ``count`` goes. Each problem should have many answers, or the model learns those by heart."""
+    """Return ``count`` sums with *random* answers of the right form; every problem is used equally often, as
+    far as ``count`` goes. Each problem should have many answers, or the model learns those by heart.
+    """
     task = ArithmeticTask(num_digits)
     problems = task.problems()
     rng = random.Random(derive_seed(seed, "arithmetic_format"))

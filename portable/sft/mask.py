@@ -17,8 +17,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One conversation, shifted: position t reads ``input_ids[t]`` and predicts ``target_ids[t]``, which is learnt
-    where ``learnt[t]``. The three have one length."""
+    """One conversation, shifted: position t reads ``input_ids[t]`` and predicts ``target_ids[t]``, which is
+    learnt where ``learnt[t]``. The three have one length.
+    """
 
     input_ids: tuple[int, ...]
     target_ids: tuple[int, ...]
@@ -29,8 +30,9 @@ class Example:
 
 
 def to_example(tokenizer: Tokenizer, conversation: Conversation) -> Example:
-    """Render a conversation with the tokenizer's chat template. Only what the assistant says is learnt, its closing
-    token included. Raises: ConfigError if the template or the conversation leaves nothing to learn."""
+    """Render a conversation with the tokenizer's chat template. Only what the assistant says is learnt, its
+    closing token included. Raises: ConfigError if the template or the conversation leaves nothing to learn.
+    """
     chat = render_chat(tokenizer, conversation.messages)
     return Example(chat.ids[:-1], chat.ids[1:], chat.learnt[1:])
 
@@ -62,7 +64,8 @@ def to_examples(
         )
     if not kept:
         raise DataError(
-            f"none of {len(conversations)} conversations fits sft.seq_len={seq_len}; raise it, or give shorter ones"
+            f"none of {len(conversations)} conversations fits sft.seq_len={seq_len}; raise it, "
+            "or give shorter ones"
         )
     return kept
 

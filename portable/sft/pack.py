@@ -7,8 +7,9 @@ from collections.abc import Sequence
 def pack_best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Return rows of indices into ``lengths`` whose lengths sum to at most ``capacity``.
 
-    Best fit, longest first: each goes where it leaves the least room; a row is opened only if none has room. Uses at most
-    11/9 of the fewest possible rows, and some (Johnson 1973). Rows and the indices in them are in input order.
+    Best fit, longest first: each goes where it leaves the least room; a row is opened only if none has room.
+    Uses at most 11/9 of the fewest possible rows, and some (Johnson 1973). Rows and the indices in them are
+    in input order.
     Raises: ValueError if a length exceeds the capacity.
     """
     rows: list[list[int]] = []

@@ -52,13 +52,16 @@ class _Data:
 def run_sft(config: SftConfig, runtime: Runtime, engine: EngineConfig, workspace: Workspace) -> Artefact:
     """Fine-tune ``config.model`` and seal the result, a whole model folder also where an adapter was trained.
 
-    Held-out loss (nats per answer token) and answer F1 are measured before and after. A second call on the same
-    workspace continues from the newest checkpoint. Raises: ConfigError if lengths or batch sizes do not fit.
+    Held-out loss (nats per answer token) and answer F1 are measured before and after. A second call on the
+    same workspace continues from the newest checkpoint. Raises: ConfigError if lengths or batch sizes do not
+    fit.
     """
     base = Path(config.model)
     tokenizer = Tokenizer.load(base)
     runtime.seed_everything(config.seed)
-    model, model_config = load_model(base, runtime.kernels, runtime.precision.param_dtype.torch(), runtime.torch_device)
+    model, model_config = load_model(
+        base, runtime.kernels, runtime.precision.param_dtype.torch(), runtime.torch_device
+    )
     _check_seq_len(config, model_config)
     data = _read_data(config, tokenizer)
     if config.adapter.kind is AdapterKind.lora:
@@ -112,12 +115,16 @@ def heldout_loss(
 
 def _read_data(config: SftConfig, tokenizer: Tokenizer) -> _Data:
     train, heldout = read_splits(Path(config.data), config.seed)
-    mixed = train + arithmetic_format(config.arithmetic_num_digits, config.arithmetic_format_examples, config.seed)
+    mixed = train + arithmetic_format(
+        config.arithmetic_num_digits, config.arithmetic_format_examples, config.seed
+    )
     examples = {
         split: to_examples(tokenizer, items, seq_len=config.seq_len, overlong=config.overlong)
         for split, items in (("train", mixed), ("heldout", heldout))
     }
-    rows = {split: to_rows(items, config.seq_len, packing=config.packing) for split, items in examples.items()}
+    rows = {
+        split: to_rows(items, config.seq_len, packing=config.packing) for split, items in examples.items()
+    }
     num_tokens = sum(map(len, examples["train"]))
     logger.info(
         "%d conversations (%d of them arithmetic form) in %d rows of up to %d tokens, %.1f %% full",
@@ -224,8 +231,8 @@ def _finish(
 def _check_seq_len(config: SftConfig, model: ModelConfig) -> None:
     if config.seq_len > model.max_seq_len:
         raise ConfigError(
-            f"sft.seq_len={config.seq_len} is longer than the {model.max_seq_len} tokens that {config.model} was made "
-            f"for; use at most {model.max_seq_len}"
+            f"sft.seq_len={config.seq_len} is longer than the {model.max_seq_len} tokens that {config.model} "
+            f"was made for; use at most {model.max_seq_len}"
         )
 
 

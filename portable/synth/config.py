@@ -12,19 +12,19 @@ from portable.synth.teacher.config import TeacherConfig
 class SynthConfig:
     """Make question-answer conversations from the corpus folder ``data``.
 
-    Of each split at most ``max_documents`` documents are looked at, drawn by a seeded hash of their ids. Lengths
-    are in characters. Two questions whose sets of telling words overlap by ``duplicate_threshold`` (Jaccard) or
-    more count as one.
+    Of each split at most ``max_documents`` documents are looked at, drawn by a seeded hash of their ids.
+    Lengths are in characters. Two questions whose sets of telling words overlap by ``duplicate_threshold``
+    (Jaccard) or more count as one.
     """
 
     data: str = MISSING
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
-    max_train: int = 2000
+    max_train: int = 3000
     max_heldout: int = 200
     max_documents: int = 20_000
     max_question_chars: int = 200
     min_answer_chars: int = 2
-    max_answer_chars: int = 160
+    max_answer_chars: int = 120
     duplicate_threshold: float = 0.9
     seed: int = 0
 
@@ -36,11 +36,13 @@ class SynthConfig:
             ("max_question_chars", self.max_question_chars),
             ("min_answer_chars", self.min_answer_chars),
         ):
-            if isinstance(value, int) and value < 1:
+            if value < 1:
                 raise ConfigError(f"synth.{name}={value}; use at least 1")
         low, high = self.min_answer_chars, self.max_answer_chars
-        if isinstance(low, int) and isinstance(high, int) and high < low:
-            raise ConfigError(f"synth.max_answer_chars={high} is below min_answer_chars={low}; use at least {low}")
+        if high < low:
+            raise ConfigError(
+                f"synth.max_answer_chars={high} is below min_answer_chars={low}; use at least {low}"
+            )
         threshold = self.duplicate_threshold
-        if isinstance(threshold, float) and not 0 < threshold <= 1:
+        if not 0 < threshold <= 1:
             raise ConfigError(f"synth.duplicate_threshold={threshold}; use more than 0 and at most 1")

@@ -14,9 +14,11 @@ from portable.synth.teacher.protocol import Outcome, QaPair
 
 
 class Gate:
-    """Checks lengths and repetition. One gate serves both splits, so no held-out question was seen in training."""
+    """Checks lengths and repetition. One gate serves both splits, so no held-out question was seen in
+    training.
+    """
 
-    def __init__(self, config: SynthConfig):
+    def __init__(self, config: SynthConfig) -> None:
         self.config = config
         self._questions = QuestionIndex(config.duplicate_threshold)
 

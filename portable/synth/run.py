@@ -30,8 +30,8 @@ _NUM_SAMPLES = 20
 def run_synth(config: SynthConfig, workspace: Workspace) -> Artefact:
     """Ask the teacher about the corpus and seal the conversations.
 
-    Held-out conversations come from held-out documents only, so nothing they ask was in any training text. A second call
-    starts over; what a model teacher already answered comes from its cache.
+    Held-out conversations come from held-out documents only, so nothing they ask was in any training text. A
+    second call starts over; what a model teacher already answered comes from its cache.
     Raises: DataError if a split ends up without a single pair.
     """
     corpus = open_artefact(Path(config.data), "corpus")
@@ -44,10 +44,16 @@ def run_synth(config: SynthConfig, workspace: Workspace) -> Artefact:
     try:
         for split, limit in (("train", config.max_train), ("heldout", config.max_heldout)):
             documents = draw_documents(read_documents(corpus.path, split), config.max_documents, config.seed)
-            pairs, ledger = collect_pairs(teacher, documents, limit, gate, config.teacher.questions_per_document)
+            pairs, ledger = collect_pairs(
+                teacher, documents, limit, gate, config.teacher.questions_per_document
+            )
             _check_not_empty(pairs, split, ledger)
-            conversations = [_to_conversation(pair, split, n, config.teacher.name) for n, pair in enumerate(pairs)]
-            _write_jsonl(workspace.dir / "conversations" / f"{split}.jsonl", [c.to_json() for c in conversations])
+            conversations = [
+                _to_conversation(pair, split, n, config.teacher.name) for n, pair in enumerate(pairs)
+            ]
+            _write_jsonl(
+                workspace.dir / "conversations" / f"{split}.jsonl", [c.to_json() for c in conversations]
+            )
             samples += [{"split": split, **item.to_json()} for item in conversations[:_NUM_SAMPLES]]
             summary[split] = {"documents": len(documents), **ledger.to_json()}
             logger.info("%s: %d of %d requested pairs accepted", split, len(pairs), ledger.requested)
@@ -64,8 +70,8 @@ def collect_pairs(
 ) -> tuple[list[QaPair], Ledger]:
     """Ask in rounds until ``limit`` pairs are accepted or the documents are used up.
 
-    A round asks of just as many documents as could fill what is missing: which documents are asked depends on the
-    replies alone, not on how many requests are under way at a time.
+    A round asks of just as many documents as could fill what is missing: which documents are asked depends on
+    the replies alone, not on how many requests are under way at a time.
     """
     teacher.prepare(documents)
     pairs: list[QaPair] = []
@@ -87,7 +93,9 @@ def collect_pairs(
 
 
 def draw_documents(documents: Iterator[Document], limit: int, seed: int) -> list[Document]:
-    """Return at most ``limit`` documents in the order of a seeded hash of their ids, whatever order they came in."""
+    """Return at most ``limit`` documents in the order of a seeded hash of their ids, whatever order they came
+    in.
+    """
     return heapq.nsmallest(limit, documents, key=lambda doc: (derive_seed(seed, "document", doc.id), doc.id))
 
 
@@ -126,8 +134,9 @@ def _check_not_empty(pairs: Sequence[QaPair], split: str, ledger: Ledger) -> Non
         counts = ledger.to_json()
         raise DataError(
             f"synth made no {split} pair out of {counts['requested']} requested "
-            f"(rejected: {counts['rejected_by_reason']}, failed: {counts['failed_by_reason']}); give the data stage more "
-            "text, raise data.heldout_fraction if the held-out split is empty, or loosen synth's length bounds"
+            f"(rejected: {counts['rejected_by_reason']}, failed: {counts['failed_by_reason']}); "
+            "give the data stage more text, raise data.heldout_fraction if the held-out split is empty, "
+            "or loosen synth's bounds"
         )
 
 

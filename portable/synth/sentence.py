@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 _GAP = re.compile(r"\n[ \t\r]*\n\s*")
 _END = re.compile(r"[.!?]+[\"')\]]*(?=\s|$)|[。！？]+[」』”）]*")
-_ABBREVIATION = re.compile(r"(?:^|[\s(])(?:e\.g|i\.e|etc|vs|cf|resp|approx|incl|Dr|Mr|Mrs|St|No|Fig|Eq|[A-Z])\.$")
+_ABBREVIATION = re.compile(
+    r"(?:^|[\s(])(?:e\.g|i\.e|etc|vs|cf|resp|approx|incl|Dr|Mr|Mrs|St|No|Fig|Eq|[A-Z])\.$"
+)
 _WORD = re.compile(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*|[\u3400-\u9fff\u3040-\u30ff\uac00-\ud7af]")
 # Lines that start like this are markup: lists, doctests, directives, tables, code fences.
 _MARKUP = re.compile(r"\s*(?:[-*+>|=~`^]|\.\. |\d+[.)]\s|>>>|:\w+[^:]*:|@)")
@@ -23,7 +25,9 @@ class Span:
     end: int
 
     def of(self, text: str) -> str:
-        """Return the words of the span with white space folded, for a line break inside a sentence means nothing."""
+        """Return the words of the span with white space folded, for a line break inside a sentence means
+        nothing.
+        """
         return fold(text[self.start : self.end])
 
 

@@ -27,6 +27,21 @@ class ScheduleConfig:
     min_factor: float = 0.1
     decay_fraction: float = 0.2
 
+    def __post_init__(self) -> None:
+        if self.warmup_steps < 0:
+            raise ConfigError(
+                f"schedule.warmup_steps={self.warmup_steps}; use 0 or a positive number of steps"
+            )
+        if not 0 <= self.min_factor <= 1:
+            raise ConfigError(
+                f"schedule.min_factor={self.min_factor}; use a fraction of the learning rate, 0 to 1"
+            )
+        if not 0 < self.decay_fraction <= 1:
+            raise ConfigError(
+                f"schedule.decay_fraction={self.decay_fraction}; use a fraction of the steps above 0, at "
+                "most 1"
+            )
+
 
 @dataclass(kw_only=True, slots=True)
 class OptimConfig:
@@ -35,6 +50,12 @@ class OptimConfig:
     name: str = MISSING
     lr: float = MISSING
     weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.lr != MISSING and self.lr <= 0:
+            raise ConfigError(f"optim.lr={self.lr}; use a positive learning rate")
+        if self.weight_decay < 0:
+            raise ConfigError(f"optim.weight_decay={self.weight_decay}; use 0 or a positive number")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -70,6 +91,14 @@ class CheckpointConfig:
     every_steps: int = 50
     keep: int = 2
 
+    def __post_init__(self) -> None:
+        if self.every_steps < 0:
+            raise ConfigError(f"checkpoint.every_steps={self.every_steps}; use 0 (at the end only) or more")
+        if self.keep < 1:
+            raise ConfigError(
+                f"checkpoint.keep={self.keep}; at least 1 must stay, or there is nothing to resume from"
+            )
+
 
 @dataclass(kw_only=True, slots=True)
 class TrainConfig:
@@ -85,4 +114,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.steps != MISSING and self.steps < 1:
-            raise ConfigError(f"train.steps={self.steps}; use at least 1")
+            raise ConfigError(f"steps={self.steps}; use at least 1")
+        if self.log_every_steps < 1:
+            raise ConfigError(f"log_every_steps={self.log_every_steps}; use at least 1")
+        for name, value in (
+            ("max_grad_norm", self.max_grad_norm),
+            ("eval_every_steps", self.eval_every_steps),
+        ):
+            if value < 0:
+                raise ConfigError(f"{name}={value}; use 0 to switch it off, or a positive number")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from portable.core.artefact import Artefact, open_artefact, seal
 from portable.core.errors import ConfigError
 from portable.core.workspace import Workspace
+from portable.data.format.corpus import read_documents
 from portable.data.loader import BatchShape, PackedTokenSource
 from portable.data.shard import TokenShards
 from portable.model.flops import train_flops_per_token
@@ -27,42 +27,58 @@ logger = logging.getLogger(__name__)
 
 
 def run_pretrain(config: PretrainConfig, runtime: Runtime, workspace: Workspace) -> Artefact:
-    """Train a fresh decoder on a corpus, score it on the held-out text beside two baselines, and seal a model
-    folder.
+    """Train a fresh decoder on a corpus, score it beside two baselines, and seal a model folder.
 
     Called again on the same folder it continues from the newest checkpoint, and ends with the same weights.
     Raises: ConfigError if model, batch and corpus do not fit together.
     """
     corpus = open_artefact(Path(config.data), "corpus").path
     tokenizer = Tokenizer.load(corpus / "tokenizer")
-    train = TokenShards.open(corpus / "tokens" / "train")
-    heldout = TokenShards.open(corpus / "tokens" / "heldout")
     _check_vocabulary(config, tokenizer)
+    heldout = TokenShards.open(corpus / "tokens" / "heldout")
+    trainer = _trainer(config, runtime, workspace, corpus, heldout)
+    trainer.fit()
+    score = _heldout_bits(trainer, config, heldout, None)
+    weights = runtime.strategy.full_state_dict(trainer.module)
+    artefact = None
+    if runtime.group.rank == 0:
+        workspace.metrics.write(config.steps, {"heldout_bits_per_byte": score})
+        summary = {
+            "parameters": sum(tensor.numel() for tensor in weights.values()),
+            "steps": config.steps,
+            "train_tokens_seen": config.steps * config.global_batch_size * config.seq_len,
+            "bits_per_byte": score,
+            **_baselines(corpus, score),
+        }
+        save_model(weights, config.model, tokenizer, workspace.dir)
+        artefact = seal(workspace.dir, "model", [*MODEL_FILES, *weight_files(workspace.dir)], summary)
+        _report(summary)
+    return runtime.group.broadcast_object(artefact)
+
+
+def _trainer(
+    config: PretrainConfig, runtime: Runtime, workspace: Workspace, corpus: Path, heldout: TokenShards
+) -> Trainer:
+    shape = BatchShape(
+        micro_batch_size=config.micro_batch_size,
+        grad_accum_steps=config.grad_accum_steps(runtime.group.size),
+        rank=runtime.group.rank,
+        world_size=runtime.group.size,
+    )
     source = PackedTokenSource(
-        train,
+        TokenShards.open(corpus / "tokens" / "train"),
         seq_len=config.seq_len,
-        shape=BatchShape(
-            micro_batch_size=config.micro_batch_size,
-            grad_accum_steps=config.grad_accum_steps(runtime.group.size),
-            rank=runtime.group.rank,
-            world_size=runtime.group.size,
-        ),
+        shape=shape,
         seed=config.seed,
         document_mask=config.document_mask,
     )
     runtime.seed_everything(config.seed)
     model = new_model(config.model, runtime.kernels, config.seed, device=runtime.torch_device)
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
 
-    def heldout_bits(max_documents: int | None) -> float:
-        return bits_per_byte(
-            trainer.model,
-            heldout,
-            runtime,
-            seq_len=config.seq_len,
-            batch_tokens=config.eval_batch_tokens,
-            max_documents=max_documents,
-        ).bits_per_byte
+    def evaluate(step: int) -> dict[str, float]:
+        return {
+            "heldout_bits_per_byte": _heldout_bits(trainer, config, heldout, config.eval_documents or None)
+        }
 
     trainer = Trainer(
         model,
@@ -72,66 +88,53 @@ def run_pretrain(config: PretrainConfig, runtime: Runtime, workspace: Workspace)
         runtime,
         workspace,
         flops_per_token=train_flops_per_token(config.model, config.seq_len),
-        evaluate=lambda _: {"heldout_bits_per_byte": heldout_bits(config.eval_documents or None)},
+        evaluate=evaluate,
     )
-    trainer.fit()
-    score = heldout_bits(None)
-    weights = runtime.strategy.full_state_dict(trainer.module)
-    summary: dict[str, Any] = {
-        "parameters": num_parameters,
-        "steps": config.steps,
-        "train_tokens_seen": config.steps * config.global_batch_size * config.seq_len,
-        "bits_per_byte": score,
-    }
-    artefact = None
-    if runtime.group.rank == 0:
-        workspace.metrics.write(config.steps, {"heldout_bits_per_byte": score})
-        summary |= _baselines(train, heldout, tokenizer, score)
-        save_model(weights, config.model, tokenizer, workspace.dir)
-        payload = [*MODEL_FILES, *weight_files(workspace.dir)]
-        artefact = seal(workspace.dir, "model", payload, summary)
-        _report(summary)
-    return runtime.group.broadcast_object(artefact)
+    return trainer
+
+
+def _heldout_bits(
+    trainer: Trainer, config: PretrainConfig, heldout: TokenShards, max_documents: int | None
+) -> float:
+    return bits_per_byte(
+        trainer.model,
+        heldout,
+        trainer.runtime,
+        seq_len=config.seq_len,
+        batch_tokens=config.eval_batch_tokens,
+        max_documents=max_documents,
+    ).bits_per_byte
 
 
 def _check_vocabulary(config: PretrainConfig, tokenizer: Tokenizer) -> None:
     if config.model.vocab_size < tokenizer.vocab_size:
         raise ConfigError(
             f"model.vocab_size={config.model.vocab_size} has no room for the {tokenizer.vocab_size} tokens "
-            f"of the corpus {config.data}; use model.vocab_size of at least {tokenizer.vocab_size}, or "
-            "train a smaller tokenizer in the data stage"
+            f"of the corpus {config.data}; use model.vocab_size of at least {tokenizer.vocab_size}, or train "
+            "a smaller tokenizer in the data stage"
         )
 
 
-def _baselines(
-    train: TokenShards, heldout: TokenShards, tokenizer: Tokenizer, score: float
-) -> dict[str, Any]:
-    """Return the two baselines on the very text that the model was scored on, and whether it beats them."""
-    train_texts, heldout_texts = list(_texts(train, tokenizer)), list(_texts(heldout, tokenizer))
-    unigram = unigram_bits_per_byte(train_texts, heldout_texts)
-    train_text, heldout_text = b"\n".join(train_texts), b"\n".join(heldout_texts)
-    primed = xz_bits_per_byte(heldout_text, train_text)
+def _baselines(corpus: Path, score: float) -> dict[str, Any]:  # Any: numbers and booleans
+    """Return the baselines on the very text that the model was scored on, and whether it beats them."""
+    train, heldout = (
+        [document.text.encode() for document in read_documents(corpus / "documents" / f"{side}.jsonl.zst")]
+        for side in ("train", "heldout")
+    )
+    unigram = unigram_bits_per_byte(train, heldout)
+    primed = xz_bits_per_byte(b"\n".join(heldout), b"\n".join(train))
     return {
         "unigram_bits_per_byte": unigram,
-        "xz_bits_per_byte": primed,  # the compressor, too, has read the training text
-        "xz_alone_bits_per_byte": xz_bits_per_byte(heldout_text),
+        "xz_bits_per_byte": primed,  # the fair one: the compressor, too, has read the training text
+        "xz_alone_bits_per_byte": xz_bits_per_byte(b"\n".join(heldout)),
         "beats_unigram": score < unigram,
         "beats_xz": score < primed,
     }
 
 
-def _texts(shards: TokenShards, tokenizer: Tokenizer) -> Iterator[bytes]:
-    """Yield the documents as bytes; a byte-level tokenizer gives back what it was given."""
-    for number in range(len(shards)):
-        yield tokenizer.decode([int(i) for i in shards.document(number)[:-1]]).encode()
-
-
-def _report(summary: dict[str, Any]) -> None:
+def _report(summary: dict[str, Any]) -> None:  # Any: numbers and booleans
     logger.info(
         "held-out text: %.3f bits per byte; byte frequencies alone %.3f, xz -9e after the training text "
         "%.3f, xz -9e alone %.3f",
-        summary["bits_per_byte"],
-        summary["unigram_bits_per_byte"],
-        summary["xz_bits_per_byte"],
-        summary["xz_alone_bits_per_byte"],
+        *(summary[f"{name}bits_per_byte"] for name in ("", "unigram_", "xz_", "xz_alone_")),
     )

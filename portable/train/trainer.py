@@ -191,7 +191,7 @@ class Trainer:
             and config.eval_every_steps > 0
             and self.step % config.eval_every_steps == 0
         )
-        logs = done or self.step % max(config.log_every_steps, 1) == 0
+        logs = done or self.step % config.log_every_steps == 0
         advance(self._log() if logs or saves or evaluates else None)
         self._throughput.pause()
         if self.evaluate is not None and evaluates:

@@ -147,7 +147,7 @@ PLANTED = {
     ),
     "load from torch": ("unsafe_torch_load", "portable/train/a.py", "from torch import load\n"),
     "conf file too long": ("long_conf_files", "conf/model/a.yaml", "x: 1\n" * 40),
-    "hardware file too long": ("long_conf_files", "conf/hardware/a.yaml", "x: 1\n" * 80),
+    "conf file too long at the top": ("long_conf_files", "conf/a.yaml", "x: 1\n" * 40),
     "too few tests": ("too_few_tests", "portable/model/a.py", "x = 1\n" * 10),
 }
 
@@ -179,7 +179,6 @@ def test_innocent_tree_is_left_alone(name: str, tmp_path: Path):
             "portable/cli/main.py": "import torch\nprint(torch.load('x', weights_only=True))\n",
             "backends/cuda/device.py": "from portable.core import errors\nname = 'cuda'\n",
             "conf/model/a.yaml": "x: 1\n" * 39,
-            "conf/hardware/a.yaml": "x: 1\n" * 79,
             "tests/test_a.py": "x = 1\n" * 15,
         },
     )

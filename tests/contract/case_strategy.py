@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from portable.train.next_token import next_token_loss
+from portable.train.trainer import Trainer
 from tests.portable.train.support import (
     RowSource,
     TinyModel,
@@ -13,9 +15,6 @@ from tests.portable.train.support import (
     weights_hash,
     workspace,
 )
-
-from portable.train.next_token import next_token_loss
-from portable.train.trainer import Trainer
 
 STEPS, ROWS = 4, 8
 

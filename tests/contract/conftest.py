@@ -1,4 +1,4 @@
-"""Contract tests run once per registered backend that is usable here: registering a backend brings the tests."""
+"""Contract tests run once per registered backend that is usable here."""
 
 from __future__ import annotations
 

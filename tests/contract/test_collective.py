@@ -12,7 +12,9 @@ SIZES = (1, 2)
 
 
 @pytest.fixture(scope="session", params=SIZES, ids=lambda size: f"{size}-ranks")
-def ranks(request: pytest.FixtureRequest, backend_name: str, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def ranks(
+    request: pytest.FixtureRequest, backend_name: str, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("collective")
     return run_processes("tests.contract.case_collective:run", request.param, folder, backend_name)
 
@@ -79,7 +81,9 @@ def test_broadcast_gives_the_source_to_all(ranks: list[dict[str, Any]]):
 
 
 def test_scalars_add_in_double_precision(ranks: list[dict[str, Any]]):
-    assert all(result["sum_scalar"] == sum(2**40 + rank + 0.25 for rank in range(len(ranks))) for result in ranks)
+    assert all(
+        result["sum_scalar"] == sum(2**40 + rank + 0.25 for rank in range(len(ranks))) for result in ranks
+    )
 
 
 def test_inputs_stay_as_they_were(ranks: list[dict[str, Any]]):

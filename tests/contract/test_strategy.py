@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.processes import run_processes
 
 from portable.device.protocol import Backend
+from tests.processes import run_processes
 
 CASE = "tests.contract.case_strategy:run"
 SPREAD = ("ddp", "fsdp")
@@ -29,7 +28,9 @@ def spread(
     return run_processes(CASE, 2, folder, backend.name, request.param, str(folder))
 
 
-def test_losses_and_gradient_norms_are_those_of_one_process(alone: dict[str, Any], spread: list[dict[str, Any]]):
+def test_losses_and_gradient_norms_are_those_of_one_process(
+    alone: dict[str, Any], spread: list[dict[str, Any]]
+):
     for report in spread:
         assert report["losses"] == pytest.approx(alone["losses"], abs=2e-6)
         assert report["norms"] == pytest.approx(alone["norms"], rel=1e-5)
@@ -50,16 +51,18 @@ def test_gradients_are_gone_after_the_step(alone: dict[str, Any], spread: list[d
     assert all(report["norm_after"] == 0.0 for report in (alone, *spread))
 
 
-def test_the_description_says_what_was_set_up(alone: dict[str, Any], spread: list[dict[str, Any]]):
+def test_the_description_says_what_was_set_up(
+    backend: Backend, alone: dict[str, Any], spread: list[dict[str, Any]]
+):
     assert alone["described"] == {"name": "single", "world_size": 1}
     for report in spread:
         name = report["described"]["name"]
         assert report["described"]["world_size"] == 2
-        assert report["described"]["communicator"] == "gloo"
+        assert report["described"]["communicator"] == backend.device().capability().communicator
         assert report["wrapper"] == {"ddp": "DistributedDataParallel", "fsdp": "FSDPTinyModel"}[name]
 
 
-def test_only_fsdp_divides_the_parameters(alone: dict[str, Any], spread: list[dict[str, Any]], tmp_path: Path):
+def test_only_fsdp_divides_the_parameters(alone: dict[str, Any], spread: list[dict[str, Any]]):
     whole = alone["local_numel"]
     held = [report["local_numel"] for report in spread]
     if spread[0]["described"]["name"] == "ddp":

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
+from multiprocessing import connection
 from typing import TypeVar
 
 import numpy as np
@@ -111,16 +113,16 @@ def map_chunks(
     head = list(islice(chunks, 2))
     workers = num_workers or os.cpu_count() or 1
     if workers == 1 or len(head) < 2:
-        for chunk in (*head, *chunks):
+        for chunk in chain(head, chunks):
             yield function(chunk)
         return
     # Spawn, not fork: a fork of a process with threads (torch, tokenizers) may hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_set_function, initargs=(function,)
+        workers, mp_context=context, initializer=_start_worker, initargs=(function,)
     ) as pool:
         under_way: deque[Future[Result]] = deque()
-        for chunk in (*head, *chunks):
+        for chunk in chain(head, chunks):
             under_way.append(pool.submit(_call_function, chunk))
             if len(under_way) > 2 * workers:
                 yield under_way.popleft().result()
@@ -137,12 +139,21 @@ def _chunked(items: Iterable[Item]) -> Iterator[list[Item]]:
 _function: Callable[..., object] | None = None
 
 
-def _set_function(function: Callable[..., object]) -> None:
+def _start_worker(function: Callable[..., object]) -> None:
     global _function  # set once, when a worker process starts
     _function = function
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with_parent, args=(parent.sentinel,), daemon=True).start()
 
 
-def _call_function(chunk: list[Item]) -> Result:  # pyright: ignore[reportInvalidTypeVarUse]  # that of the function set
+def _end_with_parent(sentinel: int) -> None:
+    """Leave when the parent does: after a kill -9 nobody else tells a worker that waits for a chunk."""
+    connection.wait([sentinel])
+    os._exit(1)
+
+
+def _call_function(chunk: list[Item]) -> Result:  # pyright: ignore[reportInvalidTypeVarUse]  # the function's
     if _function is None:
         raise RuntimeError("a worker process was started without its function")
     return _function(chunk)  # pyright: ignore[reportReturnType]

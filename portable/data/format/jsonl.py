@@ -9,11 +9,11 @@ from typing import Any
 from portable.core.errors import DataError, did_you_mean
 from portable.core.record import Document
 from portable.data.config import DataConfig
-from portable.data.format.reader import Quarantine
+from portable.data.format.reader import Quarantine, SourceFile
 from portable.data.format.stream import decode, iter_lines, open_bytes
 
 
-def read_jsonl(file: str, config: DataConfig, quarantine: Quarantine) -> Iterator[Document]:
+def read_jsonl(file: SourceFile, config: DataConfig, quarantine: Quarantine) -> Iterator[Document]:
     """Yield a document for each line; blank lines are nothing, broken ones go to quarantine with their
     number.
 
@@ -23,15 +23,15 @@ def read_jsonl(file: str, config: DataConfig, quarantine: Quarantine) -> Iterato
     the line.
     """
     checked = False
-    with open_bytes(file) as stream:
+    with open_bytes(file.path) as stream:
         for number, raw in enumerate(iter_lines(stream), start=1):
             if not raw.strip():
                 continue
-            row = _parse(raw, file, number, quarantine)
+            row = _parse(raw, file.path, number, quarantine)
             if row is None:
                 continue
             if not checked:
-                check_columns(list(row), file, config)
+                check_columns(list(row), file.path, config)
                 checked = True
             document = document_of(row, file, number, config, quarantine)
             if document is not None:
@@ -49,22 +49,24 @@ def check_columns(columns: list[str], file: str, config: DataConfig) -> None:
 
 
 def document_of(
-    row: dict[str, Any], file: str, number: int, config: DataConfig, quarantine: Quarantine
+    row: dict[str, Any], file: SourceFile, number: int, config: DataConfig, quarantine: Quarantine
 ) -> Document | None:  # Any: one row holds any JSON
     """Return a row as a document, or None if it went to quarantine. ``number`` counts from 1."""
     text = row.get(config.text_field)
     if not isinstance(text, str):
         found = "is missing" if config.text_field not in row else f"is {type(text).__name__}, not text"
-        quarantine(file, number, f"field '{config.text_field}' {found}", json.dumps(row, default=str)[:200])
+        quarantine(
+            file.path, number, f"field '{config.text_field}' {found}", json.dumps(row, default=str)[:200]
+        )
         return None
-    name = f"{file}:{number}"
+    name = f"{file.name}:{number}"
     if config.id_field is not None:
         if row.get(config.id_field) is None:
-            quarantine(file, number, f"field '{config.id_field}' is missing", text[:200])
+            quarantine(file.path, number, f"field '{config.id_field}' is missing", text[:200])
             return None
         name = str(row[config.id_field])
     rest = {key: value for key, value in row.items() if key not in (config.text_field, config.id_field)}
-    return Document(text, name, {"source": config.source, "path": file, **rest})
+    return Document(text, name, {"source": "files", "path": file.name, **rest})
 
 
 def _parse(raw: bytes, file: str, number: int, quarantine: Quarantine) -> dict[str, Any] | None:  # Any: JSON
@@ -76,7 +78,19 @@ def _parse(raw: bytes, file: str, number: int, quarantine: Quarantine) -> dict[s
     except (json.JSONDecodeError, RecursionError) as error:
         quarantine(file, number, f"broken JSON: {error}", text[:200])
         return None
+    if "\\u" in text and not _is_unicode(row):
+        quarantine(file, number, "half a surrogate pair: a text that no encoding can hold", text[:200])
+        return None
     if not isinstance(row, dict):
         quarantine(file, number, f"the line is a JSON {type(row).__name__}, not an object", text[:200])
         return None
     return row
+
+
+def _is_unicode(row: object) -> bool:
+    r"""Return whether all strings can be written as UTF-8; JSON may smuggle in "\ud83d" alone."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from portable.core.record import Document
 from portable.data.config import DataConfig
-from portable.data.format.reader import Quarantine
+from portable.data.format.reader import Quarantine, SourceFile
 from portable.data.format.stream import read_whole
 
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n.*?\r?\n(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL)
@@ -16,11 +16,11 @@ _FENCE = re.compile(r"((?:```|~~~).*?(?:```|~~~))", re.DOTALL)
 _TITLE = re.compile(r"^#\s+(.+?)\s*#*\s*$", re.MULTILINE)
 
 
-def read_markdown(file: str, config: DataConfig, quarantine: Quarantine) -> Iterator[Document]:
+def read_markdown(file: SourceFile, config: DataConfig, quarantine: Quarantine) -> Iterator[Document]:
     """Yield the file's Markdown, kept as it is but for YAML front matter and HTML comments outside code
     fences.
     """
-    raw = read_whole(file, quarantine)
+    raw = read_whole(file.path, quarantine)
     if raw is None:
         return
     parts = _FENCE.split(_FRONT_MATTER.sub("", raw))
@@ -28,9 +28,9 @@ def read_markdown(file: str, config: DataConfig, quarantine: Quarantine) -> Iter
     text = "".join(part if number % 2 else _COMMENT.sub("", part) for number, part in enumerate(parts))
     title = _TITLE.search(text)
     metadata = {
-        "source": config.source,
-        "path": file,
+        "source": "files",
+        "path": file.name,
         "format": "markdown",
         "title": title[1] if title else "",
     }
-    yield Document(text, file, metadata)
+    yield Document(text, file.name, metadata)

@@ -15,19 +15,19 @@ from portable.core.record import Document
 from portable.core.storage import explain_os_errors
 from portable.data.config import DataConfig
 from portable.data.format.jsonl import check_columns, document_of
-from portable.data.format.reader import Quarantine
+from portable.data.format.reader import Quarantine, SourceFile
 
 
-def read_parquet(file: str, config: DataConfig, quarantine: Quarantine) -> Iterator[Document]:
+def read_parquet(file: SourceFile, config: DataConfig, quarantine: Quarantine) -> Iterator[Document]:
     """Yield a document for each row, a few row groups' worth of memory at a time; other columns become
     metadata.
 
     Raises: DataError if the file is no Parquet, or lacks the text or id column.
     """
     try:
-        with explain_os_errors(file, "read"), fsspec.open(file, "rb") as stream:
+        with explain_os_errors(file.path, "read"), fsspec.open(file.path, "rb") as stream:
             table = parquet.ParquetFile(stream)
-            check_columns(table.schema_arrow.names, file, config)
+            check_columns(table.schema_arrow.names, file.path, config)
             number = 0
             for batch in table.iter_batches(batch_size=1024):
                 for row in batch.to_pylist():
@@ -37,7 +37,7 @@ def read_parquet(file: str, config: DataConfig, quarantine: Quarantine) -> Itera
                         yield document
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(
-            f"data.source: {file} is no readable Parquet ({error}); fetch or convert it again"
+            f"data.source: {file.path} is no readable Parquet ({error}); fetch or convert it again"
         ) from error
 
 

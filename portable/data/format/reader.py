@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Protocol
 
@@ -27,7 +29,18 @@ class Quarantine(Protocol):
         ...
 
 
-FileReader = Callable[[str, DataConfig, Quarantine], Iterator[Document]]
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file to read: where it is, and its ``name`` within the source, which ids are made of.
+
+    Names do not tell where the source lies, so moving it changes neither ids nor the held-out split.
+    """
+
+    path: str
+    name: str
+
+
+FileReader = Callable[[SourceFile, DataConfig, Quarantine], Iterator[Document]]
 
 
 def read_source(config: DataConfig, quarantine: Quarantine) -> Iterator[Document]:
@@ -38,8 +51,9 @@ def read_source(config: DataConfig, quarantine: Quarantine) -> Iterator[Document
     if config.source in DATA_SOURCES:
         yield from DATA_SOURCES.get(config.source)(config, quarantine)
         return
-    for file in find_files(config.source):
-        yield from format_of(file)(file, config, quarantine)
+    for path in find_files(config.source):
+        file = SourceFile(path, name_within(path, config.source))
+        yield from format_of(path)(file, config, quarantine)
 
 
 def find_files(source: str) -> list[str]:
@@ -66,6 +80,18 @@ def find_files(source: str) -> list[str]:
         f"data.source={source} matches no file; name a file, a folder, a glob such as 'texts/**/*.md' "
         f"(readable endings: {endings}, also with .gz or .zst), or a registered source ({sources})"
     )
+
+
+def name_within(file: str, source: str) -> str:
+    """Return the path of ``file`` below the folder of ``source``, or the part before its first wildcard."""
+    import fsspec
+
+    system, path = fsspec.core.url_to_fs(source)
+    if glob.has_magic(path):
+        root = re.split(r"[*?\[]", path, maxsplit=1)[0].rpartition("/")[0]
+    else:
+        root = path if system.isdir(path) else path.rpartition("/")[0]
+    return str(fsspec.core.url_to_fs(file)[1]).removeprefix(root).lstrip("/")
 
 
 def format_of(file: str) -> FileReader:

@@ -13,9 +13,10 @@ from portable.data.python_docs.page import Entry, shorten_signature
 # Modules of the standard library whose import has no effect beyond itself.
 SAFE_MODULES = (
     *("builtins", "array", "atexit", "binascii", "cmath", "collections", "datetime", "decimal", "errno"),
-    *("faulthandler", "fcntl", "functools", "gc", "grp", "io", "itertools", "marshal", "math"),
-    *("mmap", "operator", "os", "pwd", "pyexpat", "re", "resource", "select", "signal", "socket", "sqlite3"),
-    *("ssl", "stat", "struct", "sys", "syslog", "termios", "threading", "time", "types", "unicodedata", "weakref", "zlib"),
+    *("faulthandler", "fcntl", "functools", "gc", "grp", "io", "itertools", "marshal", "math", "mmap"),
+    *("operator", "os", "pwd", "pyexpat", "re", "resource", "select", "signal", "socket", "sqlite3", "ssl"),
+    *("stat", "struct", "sys", "syslog", "termios", "threading", "time", "types", "unicodedata", "weakref"),
+    "zlib",
 )  # fmt: skip
 
 

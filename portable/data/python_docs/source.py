@@ -43,10 +43,10 @@ def _read_entries(config: PythonDocsConfig) -> Iterator[Entry]:
     for module, file in find_modules(Path(sysconfig.get_path("stdlib")), "").items():
         yield from _worth_reading(read_module(file, module, include_private=private), config)
     for package, root in roots:
-        yield from _read_package(find_modules(root, package), config)
+        yield from read_package(find_modules(root, package), config)
 
 
-def _read_package(modules: dict[str, Path], config: PythonDocsConfig) -> Iterator[Entry]:
+def read_package(modules: dict[str, Path], config: PythonDocsConfig) -> Iterator[Entry]:
     """Yield entries of modules taken in the order of a hash of their names until there are enough: all
     corners of a package have their chance, and what is not needed is not parsed. Modules come out in order of
     path.

@@ -19,6 +19,8 @@ from portable.engine.sequence import Sequence as Running
 from portable.kernel.registry import KernelSet
 from portable.model.decoder import Decoder
 
+_MIN_POSITIONS = 16
+
 
 class Scheduler:
     """The running and the waiting sequences of one session, and their cache."""
@@ -92,13 +94,17 @@ class Scheduler:
             joining.append(self.waiting.popleft())
             self.running.append(head)
         if joining:
-            num_rows = min(_power_of_two(len(self.running)), self.config.max_batch_size)
-            longest = max(item.num_needed for item in self.running)
-            self.cache.reserve(num_rows, min(_power_of_two(longest), self.model.config.max_seq_len))
+            self._reserve(max(len(item.request.prompt_ids) for item in joining))
         return joining
 
+    def _reserve(self, num_positions: int) -> None:
+        """Make room for what is there, doubling: an answer without a limit seldom fills the context."""
+        num_rows = min(_power_of_two(len(self.running)), self.config.max_batch_size)
+        num_positions = max(_power_of_two(num_positions), _MIN_POSITIONS)
+        self.cache.reserve(num_rows, min(num_positions, self.model.config.max_seq_len))
+
     def _prefill(self, joining: Sequence[Running]) -> Tensor:
-        """Read the prompts of ``joining`` (the last slots) and return their next-token logits (N, V)."""
+        """Read the prompts of ``joining`` (the last slots); return their next-token logits (N, V)."""
         starts: dict[tuple[int, ...], int] = {}
         ids: list[int] = []
         positions: list[int] = []
@@ -135,6 +141,7 @@ class Scheduler:
     def _decode(self) -> Tensor:
         """Read the newest token of every running sequence; return next-token logits (B, V)."""
         positions = [item.num_cached for item in self.running]
+        self._reserve(max(positions) + 1)
         positions_B = self._tensor(positions)
         rows_B = torch.arange(len(positions), device=self.torch_device)
         view = DecodeView(self.cache, self._decode_attention, rows_B, positions_B, max(positions) + 1)
@@ -187,4 +194,4 @@ class NativeSession:
 
 
 def _power_of_two(count: int) -> int:
-    return 1 << max(4, (count - 1).bit_length())
+    return 1 << (count - 1).bit_length()

@@ -28,6 +28,11 @@ from portable.engine.server.worker import Worker
 
 logger = logging.getLogger(__name__)
 _INVALID = "invalid_request_error"
+# Fields that take one of several forms: the checker's complaint would be about one of them only.
+_FORMS = {
+    "prompt": "use a text, a list of token ids, or a list of either",
+    "stop": "use a text or a list of texts",
+}
 
 
 class Api:
@@ -212,12 +217,13 @@ def _first_problem(details: Sequence[Json]) -> tuple[str | None, str]:
         return None, "the body is no valid JSON"
     if kind == "extra_forbidden":
         return ".".join(map(str, path)), "is not supported here; leave it out"
-    return param, text
+    return param, _FORMS.get(param or "", text) if kind != "value_error" else text
 
 
 async def _user_error(http: HttpRequest, error: Exception) -> Response:
     code = "context_length_exceeded" if isinstance(error, PromptTooLongError) else None
-    return JSONResponse(error_body(str(error), _INVALID, code=code), 400)
+    param = "messages" if "chat" in http.url.path else "prompt"  # all else in a body is checked before
+    return JSONResponse(error_body(str(error), _INVALID, param=param, code=code), 400)
 
 
 async def _server_error(http: HttpRequest, error: Exception) -> Response:

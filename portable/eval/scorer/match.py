@@ -1,12 +1,14 @@
-"""Answers against references, as SQuAD does it (Rajpurkar et al. 2016, arXiv:1606.05250), for any language."""
+"""Answers against references, as SQuAD does it (Rajpurkar et al. 2016, arXiv:1606.05250), any language."""
 
 import re
 from collections import Counter
 
 _ARTICLES = frozenset({"a", "an", "the"})
-# Dotted names fall into their parts, so that a near miss earns something; CJK has no blanks, so there each character
-# is a word.
-_WORD = re.compile(r"[\u3400-\u9fff\u3040-\u30ff\uac00-\ud7af]|(?:(?![\u3400-\u9fff\u3040-\u30ff\uac00-\ud7af])\w)+")
+# Dotted names fall into their parts, so that a near miss earns something; CJK has no blanks, so there each
+# character is a word.
+_WORD = re.compile(
+    r"[\u3400-\u9fff\u3040-\u30ff\uac00-\ud7af]|(?:(?![\u3400-\u9fff\u3040-\u30ff\uac00-\ud7af])\w)+"
+)
 
 
 def normalise(text: str) -> list[str]:

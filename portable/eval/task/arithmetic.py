@@ -18,14 +18,16 @@ class Arithmetic:
     unit = "exact match"
     higher_is_better = True
 
-    def __init__(self, config: EvalConfig):
+    def __init__(self, config: EvalConfig) -> None:
         self.config = config
         self.task = ArithmeticTask(config.arithmetic_num_digits)
         self.problems = self.task.problems()
 
     def run(self, subject: Subject) -> TaskResult:
-        """Answer every problem greedily; one token more than the answer has digits leaves room for the end."""
-        questions = [Question((Message("user", problem.prompt),), problem.answer) for problem in self.problems]
+        """Answer every problem greedily."""
+        questions = [
+            Question((Message("user", problem.prompt),), problem.answer) for problem in self.problems
+        ]
         # Up to one token a digit, and the end of the turn.
         max_new_tokens = self.config.arithmetic_num_digits + 2
         answers = answer_questions(subject.engine, questions, max_new_tokens=max_new_tokens)

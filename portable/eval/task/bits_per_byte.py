@@ -27,14 +27,14 @@ class BitsPerByte:
     unit = "bits per byte"
     higher_is_better = False
 
-    def __init__(self, config: EvalConfig):
+    def __init__(self, config: EvalConfig) -> None:
         self.config = config
         corpus = open_artefact(Path(config.corpus), "corpus").path
         self.shards = TokenShards.open(corpus / "tokens" / "heldout")
         self.tokenizer = Tokenizer.load(corpus / "tokenizer")
 
     def run(self, subject: Subject) -> TaskResult:
-        """Score the corpus's own tokens, or the same text in the model's tokens if its tokenizer is another."""
+        """Score the corpus's tokens, or the same text in the model's own if its tokenizer is another."""
         runtime = subject.runtime
         dtype = runtime.precision.param_dtype.torch()
         model, model_config = load_model(subject.path, runtime.kernels, dtype, runtime.torch_device)
@@ -50,7 +50,7 @@ class BitsPerByte:
             seq_len=min(self.config.seq_len, model_config.max_seq_len),
             max_documents=self.config.num_documents or None,
         )
-        bits_D, bytes_D = (score.nats_D / math.log(2)).tolist(), score.bytes_D.tolist()
+        bits_D, bytes_D = (score.document_nats / math.log(2)).tolist(), score.document_bytes.tolist()
         estimate = bootstrap_ratio(
             bits_D, bytes_D, seed=self.config.seed, num_resamples=self.config.num_resamples
         )

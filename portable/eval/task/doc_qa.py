@@ -21,7 +21,7 @@ class DocQa:
     unit = "token F1"
     higher_is_better = True
 
-    def __init__(self, config: EvalConfig):
+    def __init__(self, config: EvalConfig) -> None:
         self.config = config
         folder = open_artefact(Path(config.conversations), "conversations").path
         conversations = read_conversations(folder / "conversations" / "heldout.jsonl")

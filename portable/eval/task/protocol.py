@@ -18,8 +18,9 @@ from portable.parallel.runtime import Runtime
 
 @dataclass(frozen=True)  # no slots: cached_property keeps the engine in the instance
 class Subject:
-    """A model under test. Its engine is built when first asked for, and shared by the tasks. ``scratch`` is a folder
-    for what a task needs while it runs."""
+    """A model under test. Its engine is built when first asked for, and shared by the tasks. ``scratch`` is a
+    folder for what a task needs while it runs.
+    """
 
     name: str
     path: Path

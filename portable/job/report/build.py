@@ -18,7 +18,7 @@ from portable.core.storage import read_json
 _MAX_POINTS = 1000  # of a curve: more than a page can show
 _NUM_PAIRS = 6
 _NUM_DROPPED = 3
-_MAX_SAMPLE_CHARS = 400
+_MAX_SAMPLE_CHARS = 320
 
 Detail = dict[str, Any]  # Any: JSON values, as the stages wrote them
 

@@ -35,7 +35,7 @@ def loss_chart(rows: Rows, tone: str) -> Markup:
 
 def bits_chart(rows: Rows, summary: Mapping[str, Any]) -> Markup:
     """Return held-out bits per byte over steps beside the baselines; empty below two evaluations."""
-    points = column(rows, "bits_per_byte")
+    points = column(rows, "heldout_bits_per_byte")
     if len(points) < 2:
         return Markup("")
     levels = [Level(value, label) for label, value in baselines(summary)]
@@ -44,12 +44,30 @@ def bits_chart(rows: Rows, summary: Mapping[str, Any]) -> Markup:
     return line_chart([curve], axes, levels, title="Held-out bits per byte over steps")
 
 
+def bits_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:  # Any: values of a template
+    """Return model and baselines on one axis: what is shown where the way there was not measured."""
+    values = [(label, value, "tone-quiet") for label, value in _baseline_values(summary)]
+    if summary.get("bits_per_byte") is not None:
+        values.append(("model", summary["bits_per_byte"], tone_of("base")))
+    scale = fit_scale((value for _, value, _ in values), include=(0.0,))
+    return [
+        {
+            "model": label,
+            "track": interval_track(Interval(value, None, None, tone), scale),
+            "value": f"{value:.3f}",
+        }
+        for label, value, tone in values
+    ]
+
+
 def baselines(summary: Mapping[str, Any]) -> list[tuple[str, float]]:
     """Return what the summary holds of the two baselines, with their names."""
+    return [(f"{label} {value:.2f}", value) for label, value in _baseline_values(summary)]
+
+
+def _baseline_values(summary: Mapping[str, Any]) -> list[tuple[str, float]]:
     known = (("byte counts", "unigram_bits_per_byte"), ("xz -9", "xz_bits_per_byte"))
-    return [
-        (f"{label} {summary[key]:.2f}", summary[key]) for label, key in known if summary.get(key) is not None
-    ]
+    return [(label, summary[key]) for label, key in known if summary.get(key) is not None]
 
 
 def reward_chart(seeds: Sequence[Mapping[str, Any]]) -> Markup:

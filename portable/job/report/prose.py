@@ -105,16 +105,22 @@ _HEADLINES: dict[str, Callable[[Summary], str]] = {
 }
 
 
-def compression_sentence(model: float, unigram: float | None, xz: float | None) -> str:
+def compression_sentence(summary: Summary) -> str:
     """Say where the model's bits per byte stand against the two baselines, whichever way it went."""
+    model, unigram, xz, xz_alone = (
+        summary.get(prefix + "bits_per_byte") for prefix in ("", "unigram_", "xz_", "xz_alone_")
+    )
+    if model is None:
+        return ""
     text = f"The model spends {model:.3f} bits on a byte of text it has never seen."
     if unigram is not None:
         share = 1 - model / unigram
-        verdict = f"{share:.0%} less" if share > 0 else "and the model has not beaten even that"
-        text += f" Knowing only how often each byte occurs costs {unigram:.3f}: {verdict}."
+        verdict = f"so the model saves {share:.0%}" if share > 0 else "and the model has not beaten even that"
+        text += f" Knowing only how often each byte occurs costs {unigram:.3f}, {verdict}."
     if xz is None:
         return text
-    text += f" xz -9, with the training text at hand, needs {xz:.3f}"
+    alone = f" ({xz_alone:.3f} without it)" if xz_alone is not None else ""
+    text += f" xz -9, with the training text at hand, needs {xz:.3f}{alone}"
     if model < xz:
         return f"{text}, so the model is ahead by {1 - model / xz:.0%}."
     return (
@@ -185,13 +191,21 @@ def opening(report: Mapping[str, Any]) -> str:
     verbs = [stage["verb"] for stage in stages]
     end = next((words for verb, words in _ENDS.items() if verb in verbs), None)
     what = f"From raw text to {end}" if "data" in verbs and end else counted(len(verbs), "stage")
-    time, memory = format_seconds(report["total_time_s"]), format_bytes(report["peak_memory_bytes"])
+    time, memory = (
+        _unbroken(format_seconds(report["total_time_s"])),
+        _unbroken(format_bytes(report["peak_memory_bytes"])),
+    )
     text = f"{what} in {time}, with at most {memory} of memory."
     reused = sum(bool(stage["reused"]) for stage in stages)
     if reused:
         known, verb = counted(reused, "stage"), "counts" if reused == 1 else "count"
         text += f" {known} stood ready from an earlier run, and {verb} with the time taken then."
     return text
+
+
+def _unbroken(text: str) -> str:
+    """Keep a number and its unit on one line."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def number(value: float) -> str:

@@ -30,6 +30,7 @@ _FUNCTIONS: dict[str, Any] = {  # Any: functions of every signature, called by t
     "tone_of": figure.tone_of,
     "loss_chart": figure.loss_chart,
     "bits_chart": figure.bits_chart,
+    "bits_rows": figure.bits_rows,
     "reward_chart": figure.reward_chart,
     "kl_chart": figure.kl_chart,
     "task_rows": figure.task_rows,

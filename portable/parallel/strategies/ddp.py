@@ -1,16 +1,21 @@
 """Data parallel: every rank holds the whole model; gradients are averaged during the backward pass."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook, fp16_compress_hook
+from torch.distributed import (
+    GradBucket,  # pyright: ignore[reportPrivateImportUsage]  # documented as public; torch checks for this type
+    ProcessGroup,
+)
+from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
 from portable.collective.protocol import Group
-from portable.core.errors import CapabilityError, ConfigError
-from portable.device.protocol import Device, Dtype
+from portable.core.errors import CapabilityError
+from portable.device.protocol import Device
 from portable.parallel.config import DdpConfig, PrecisionConfig
 from portable.parallel.gradient import clip_gradients, host_state_dict
 from portable.parallel.strategies.peer import need_peers
@@ -23,12 +28,6 @@ class DdpStrategy:
 
     def __init__(self, config: DdpConfig, precision: PrecisionConfig, group: Group, device: Device) -> None:
         self.process_group = need_peers(self.name, group)
-        if precision.reduce_dtype is not precision.param_dtype and precision.param_dtype is not Dtype.fp32:
-            raise ConfigError(
-                "strategy=ddp adds gradients up in the format of the parameters, "
-                f"{precision.param_dtype.name}, but precision.reduce_dtype={precision.reduce_dtype.name}; "
-                "set precision.param_dtype=fp32 or use strategy=fsdp"
-            )
         self.config = config
         self.precision = precision
         self.group = group
@@ -45,8 +44,7 @@ class DdpStrategy:
             gradient_as_bucket_view=True,
         )
         if self.precision.reduce_dtype is not self.precision.param_dtype:
-            narrow = bf16_compress_hook if self.precision.reduce_dtype is Dtype.bf16 else fp16_compress_hook
-            wrapped.register_comm_hook(self.process_group, narrow)
+            wrapped.register_comm_hook(self.process_group, _mean_in(self.precision.reduce_dtype.torch()))
         if wrapped.process_group is not self.process_group or self.process_group.size() != self.group.size:
             raise CapabilityError(
                 f"strategy=ddp was to span {self.group.size} ranks over {self.group.communicator}, but torch "
@@ -82,3 +80,22 @@ class DdpStrategy:
             "communicator": self.group.communicator,
             "bucket_mb": self.config.bucket_mb,
         }
+
+
+def _mean_in(dtype: torch.dtype) -> Callable[[ProcessGroup, GradBucket], Future[Tensor]]:
+    """Return the hook that averages gradients in ``dtype``, narrower or wider than the gradients' own.
+
+    Torch's own hooks of this kind check for the communicators of some vendors; this one runs on every one.
+    """
+
+    def average(state: ProcessGroup, bucket: GradBucket) -> Future[Tensor]:
+        gradients = bucket.buffer()
+        travelling = gradients.to(dtype).div_(state.size())
+        work = dist.all_reduce(travelling, group=state, async_op=True)
+        if work is None:
+            raise CapabilityError(
+                "strategy=ddp got no handle of its own all_reduce; the group is not this rank's"
+            )
+        return work.get_future().then(lambda done: gradients.copy_(done.value()[0]))
+
+    return average

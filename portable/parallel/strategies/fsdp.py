@@ -4,6 +4,7 @@ state.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,9 @@ from portable.device.protocol import Device
 from portable.parallel.config import FsdpConfig, PrecisionConfig
 from portable.parallel.gradient import clip_gradients, host_state_dict
 from portable.parallel.strategies.peer import need_peers
+
+# Models here return views of their last layer's result; nobody changes them in place.
+warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .* returned a view", category=UserWarning)
 
 
 class FsdpStrategy:

@@ -17,7 +17,7 @@ from portable.core.storage import explain_os_errors
 class ReplyCache:
     """Maps the SHA-256 of a request's JSON to the reply. Safe to use from many threads, and after a kill."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
         with explain_os_errors(path):
@@ -27,7 +27,9 @@ class ReplyCache:
             # A write-ahead log and full syncing: a reply that was stored survives a crash of the machine.
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
-            self._database.execute("CREATE TABLE IF NOT EXISTS reply (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS reply (key TEXT PRIMARY KEY, value TEXT NOT NULL)"
+            )
             self._database.commit()
         except sqlite3.Error as error:
             raise self._explain(error) from error
@@ -42,7 +44,9 @@ class ReplyCache:
         """Store a reply, durably, before returning."""
         with self._lock:
             try:
-                self._database.execute("INSERT OR REPLACE INTO reply VALUES (?, ?)", (key, json.dumps(dict(reply))))
+                self._database.execute(
+                    "INSERT OR REPLACE INTO reply VALUES (?, ?)", (key, json.dumps(dict(reply)))
+                )
                 self._database.commit()
             except sqlite3.Error as error:
                 raise self._explain(error) from error
@@ -53,8 +57,8 @@ class ReplyCache:
 
     def _explain(self, error: sqlite3.Error) -> StorageError:
         return StorageError(
-            f"the teacher's cache {self.path} cannot be used ({error}); free some space, or delete the file to ask "
-            "the teacher anew"
+            f"the teacher's cache {self.path} cannot be used ({error}); free some space, or delete "
+            "the file to ask the teacher anew"
         )
 
 

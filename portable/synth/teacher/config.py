@@ -9,14 +9,14 @@ from portable.core.errors import ConfigError
 
 @dataclass(kw_only=True, slots=True)
 class TeacherConfig:
-    """What every teacher has: the name it is registered under, and how many questions it asks of a document."""
+    """What every teacher has: its registered name, and how many questions it asks of a document."""
 
     name: str = MISSING
     questions_per_document: int = 2
 
     def __post_init__(self) -> None:
         count = self.questions_per_document
-        if isinstance(count, int) and count < 1:
+        if count < 1:
             raise ConfigError(f"teacher.questions_per_document={count}; use at least 1")
 
 
@@ -31,9 +31,10 @@ class ExtractiveTeacherConfig(TeacherConfig):
 class OpenAiTeacherConfig(TeacherConfig):
     """Any endpoint that speaks the OpenAI chat API.
 
-    The key is read from the environment variable that ``api_key_env`` names and is never stored; an empty name means
-    that the endpoint wants none. ``max_passage_chars`` bounds the part of a document that is shown;
-    ``min_grounding`` is the share of an answer (word F1) that one stretch of the passage must account for.
+    The key is read from the environment variable that ``api_key_env`` names and is never stored; an empty
+    name means that the endpoint wants none. ``max_passage_chars`` bounds the part of a document that is
+    shown; ``min_grounding`` is the share of an answer (word F1) that one stretch of the passage must account
+    for.
     """
 
     name: str = "openai"
@@ -56,9 +57,9 @@ class OpenAiTeacherConfig(TeacherConfig):
             ("max_tokens", self.max_tokens),
             ("max_passage_chars", self.max_passage_chars),
         ):
-            if isinstance(value, int) and value < 1:
+            if value < 1:
                 raise ConfigError(f"teacher.{name}={value}; use at least 1")
-        if isinstance(self.retries, int) and self.retries < 0:
+        if self.retries < 0:
             raise ConfigError(f"teacher.retries={self.retries}; use 0 or more")
-        if isinstance(self.min_grounding, float) and not 0 < self.min_grounding <= 1:
+        if not 0 < self.min_grounding <= 1:
             raise ConfigError(f"teacher.min_grounding={self.min_grounding}; use more than 0 and at most 1")

@@ -13,21 +13,31 @@ from portable.core.record import Document
 from portable.synth.sentence import Span, first_sentence, fold, is_prose, paragraphs, words
 
 MAX_SENTENCE_WORDS = 40  # longer ones are lists in disguise
-MAX_SIGNATURE_CHARS = 100
+MAX_SIGNATURE_CHARS = 80
+MAX_NAME_CHARS = 48  # longer ones are paths into the inside of packages, all much alike
 _MIN_WORDS = 3
 _HEADING = re.compile(r"^(?P<mark>#{1,6}[ \t]+)(?P<title>\S.{0,78}?)[ \t]*#*$", re.MULTILINE)
-_DEFINITION = re.compile(r"(?P<term>(?:(?:An?|The) )?[A-Z][\w.-]*(?: [\w.-]+){0,3}) (?P<verb>is|are) (?:an?|the|any) ")
-_VAGUE = frozenset({"this", "that", "it", "these", "those", "there", "he", "she", "they", "here", "what", "which"})
+_DEFINITION = re.compile(
+    r"(?P<term>(?:(?:An?|The) )?[A-Z][\w.-]*(?: [\w.-]+){0,3}) (?P<verb>is|are) (?:an?|the|any) "
+)
+_VAGUE = frozenset(
+    {"this", "that", "it", "these", "those", "there", "he", "she", "they", "here", "what", "which"}
+)
 
 # Several ways to ask the same, by what is described; the seed and the document choose one.
 _PURPOSE = {
     "function": ("What does {name} do?", "What is {name} for?", "What does the function {name} do?"),
     "method": ("What does {name} do?", "What is {name} for?", "What does the method {name} do?"),
     "class": ("What is {name}?", "What is the class {name}?", "What is {name} for?"),
-    "module": ("What is the module {name} about?", "What is {name} for?", "What does the module {name} offer?"),
+    "module": (
+        "What is the module {name} about?",
+        "What is {name} for?",
+        "What does the module {name} offer?",
+    ),
     "topic": ("What is said about {name}?", "What should one know about {name}?"),
 }
 _SIGNATURE = ("What is the signature of {name}?", "How is {name} called?", "What arguments does {name} take?")
+_PACKAGE = ("Which package holds {name}?", "What package is {name} part of?", "Which package has {name}?")
 _MODULE = ("Which module defines {name}?", "In which module is {name}?", "Where is {name} defined?")
 
 
@@ -40,8 +50,13 @@ class Draft:
     answer: Span
 
 
+def is_reference(document: Document) -> bool:
+    """Return whether the document describes one thing, which its metadata names."""
+    return bool(document.metadata.get("name")) and document.metadata.get("kind") in _PURPOSE
+
+
 def described_sentence(document: Document) -> Span | None:
-    """Return the sentence that says what the document's subject is or does, or None if it has no clear one."""
+    """Return the sentence that says what the document's subject is or does, if it has a clear one."""
     start = _head(document).end
     for block in paragraphs(document.text, start):
         text = document.text[block.start : block.end]
@@ -57,11 +72,11 @@ def described_sentence(document: Document) -> Span | None:
 def reference_drafts(document: Document, *, sentence_is_unique: bool) -> list[Draft]:
     """Return what can be asked about a document that describes the thing its metadata calls ``name``.
 
-    The first draft, if there is a describing sentence, asks for it. The reversed question (which thing does the
-    sentence describe?) is only put where no other document has the same sentence.
+    The first draft, if there is a describing sentence, asks for it. The reversed question (which thing does
+    the sentence describe?) is only put where no other document has the same sentence.
     """
     name, kind = str(document.metadata.get("name", "")), str(document.metadata.get("kind", ""))
-    if not name or kind not in _PURPOSE:
+    if not is_reference(document) or len(name) > MAX_NAME_CHARS:
         return []
     drafts: list[Draft] = []
     sentence = described_sentence(document)
@@ -77,7 +92,10 @@ def reference_drafts(document: Document, *, sentence_is_unique: bool) -> list[Dr
         drafts.append(_draft("signature", _SIGNATURE, Span(at, at + len(call)), name=name))
     module = str(document.metadata.get("module", ""))
     if module and name.startswith(f"{module}."):
-        drafts.append(_draft("module", _MODULE, Span(at, at + len(module)), name=name))
+        package = module.partition(".")[0]
+        drafts.append(_draft("package", _PACKAGE, Span(at, at + len(package)), name=name))
+        if module != package:
+            drafts.append(_draft("module", _MODULE, Span(at, at + len(module)), name=name))
     if sentence is not None and sentence_is_unique:
         wordings = ("Which {kind} is meant: {text}", "What is the name of the {kind}: {text}")
         told = sentence.of(document.text)
@@ -124,13 +142,15 @@ def _section(text: str, heading: re.Match[str], block: Span) -> Iterator[Draft]:
 
 
 def _cloze(text: str, sentence: Span) -> Iterator[Draft]:
-    """Show the first half of a sentence and ask for the second; cut between words, or between CJK characters."""
+    """Show half a sentence and ask for the rest; cut between words, or between CJK characters."""
     half = (sentence.start + sentence.end) // 2
     gap = re.compile(r"\s+").search(text, half, sentence.end)
     cut, resume = (gap.start(), gap.end()) if gap is not None else (half, half)
     shown = fold(text[sentence.start : cut])
     if len(words(shown)) >= _MIN_WORDS and words(text[resume : sentence.end]):
-        yield Draft("cloze", (f"Continue: {shown}", f"How does this go on? {shown}"), Span(resume, sentence.end))
+        yield Draft(
+            "cloze", (f"Continue: {shown}", f"How does this go on? {shown}"), Span(resume, sentence.end)
+        )
 
 
 def _head(document: Document) -> Span:

@@ -11,16 +11,26 @@ from pathlib import Path
 from portable.core.random import derive_seed
 from portable.core.record import Document
 from portable.synth.teacher.config import TeacherConfig
-from portable.synth.teacher.draft import Draft, described_sentence, prose_drafts, reference_drafts
+from portable.synth.teacher.draft import (
+    Draft,
+    described_sentence,
+    is_reference,
+    prose_drafts,
+    reference_drafts,
+)
 from portable.synth.teacher.protocol import Outcome, QaPair
 
 logger = logging.getLogger(__name__)
+_RANK = {"purpose": 0, "package": 1, "module": 1, "signature": 1, "reverse": 2}
+_RANK |= {"section": 0, "definition": 0, "cloze": 1}
 
 
 class ExtractiveTeacher:
-    """Grounded by construction: an answer is a span of the document. What it asks is only as varied as its rules."""
+    """Grounded by construction: an answer is a span of the document. What it asks is only as varied as its
+    rules.
+    """
 
-    def __init__(self, config: TeacherConfig, *, seed: int, cache_dir: Path):
+    def __init__(self, config: TeacherConfig, *, seed: int, cache_dir: Path) -> None:
         self.config = config
         self.seed = seed
         self._sentence_counts: Counter[str] = Counter()
@@ -48,17 +58,16 @@ class ExtractiveTeacher:
         """Do nothing."""
 
     def _drafts(self, document: Document, rng: random.Random) -> list[Draft]:
-        """Return drafts, the most telling first: what the subject is, then its other facts, then prose."""
-        unique = self._sentence_counts[_described(document)] == 1
-        reference = reference_drafts(document, sentence_is_unique=unique)
-        purpose = [draft for draft in reference if draft.rule == "purpose"]
-        facts = [draft for draft in reference if draft.rule != "purpose"]
-        prose = list(prose_drafts(document))
-        telling = [draft for draft in prose if draft.rule != "cloze"]
-        clozes = [draft for draft in prose if draft.rule == "cloze"]
-        for group in (facts, telling, clozes):
-            rng.shuffle(group)
-        return [*purpose, *facts, *telling, *clozes]
+        """Return drafts by what they teach, equals in drawn order: what the subject is, facts that its name
+        helps to answer, the name itself, what prose says, and last its continuations.
+        """
+        if is_reference(document):
+            unique = self._sentence_counts[_described(document)] == 1
+            drafts = reference_drafts(document, sentence_is_unique=unique)
+        else:
+            drafts = list(prose_drafts(document))
+        rng.shuffle(drafts)
+        return sorted(drafts, key=lambda draft: _RANK[draft.rule])  # stable
 
 
 def _described(document: Document) -> str:

@@ -22,8 +22,9 @@ class Evidence:
 def find_evidence(answer: str, passage: str) -> Evidence | None:
     """Return the best evidence for ``answer``, or None if they share no word.
 
-    A verbatim answer (white space and case aside) is found as such. Otherwise a window of as many words as the
-    answer has slides over the passage, and the window with the highest F1 over words wins, the first of equals.
+    A verbatim answer (white space and case aside) is found as such. Otherwise a window of as many words as
+    the answer has slides over the passage, and the window with the highest F1 over words wins, the first of
+    equals.
     """
     verbatim = re.compile(r"\s+".join(map(re.escape, answer.split())), re.IGNORECASE)
     match = verbatim.search(passage) if answer.strip() else None

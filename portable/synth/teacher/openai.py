@@ -1,4 +1,4 @@
-"""A teacher behind any endpoint that speaks the OpenAI chat API: a hosted model, a local server, or our own."""
+"""A teacher behind any endpoint that speaks the OpenAI chat API: hosted, local, or our own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ _MIN_FAILURES_TO_STOP = 20
 
 @dataclass(frozen=True, slots=True)
 class _Reply:
-    """The text of a reply, or why there is none: ``failure`` if nothing came, ``rejection`` if it is unusable."""
+    """The text of a reply, or why there is none: ``failure`` if nothing came, ``rejection`` if it is
+    unusable.
+    """
 
     text: str = ""
     failure: str = ""
@@ -42,11 +44,11 @@ class _Reply:
 class OpenAiTeacher:
     """Asks a model for pairs about one passage a document, and keeps what the passage bears out.
 
-    A reply depends on its request alone, and outcomes come in document order: concurrency changes the speed and
-    nothing else. Replies are cached by content; failures are not, so a rerun asks those again.
+    A reply depends on its request alone, and outcomes come in document order: concurrency changes the speed
+    and nothing else. Replies are cached by content; failures are not, so a rerun asks those again.
     """
 
-    def __init__(self, config: OpenAiTeacherConfig, *, seed: int, cache_dir: Path):
+    def __init__(self, config: OpenAiTeacherConfig, *, seed: int, cache_dir: Path) -> None:
         self.config = config
         self.seed = seed
         self.cache = ReplyCache(cache_dir / "teacher.sqlite")
@@ -58,24 +60,19 @@ class OpenAiTeacher:
         )
         self._usage: Counter[str] = Counter(calls=0, cache_hits=0, prompt_tokens=0, completion_tokens=0)
         self._lock = threading.Lock()
+        self._answered = self._failed = 0
 
     def prepare(self, documents: Sequence[Document]) -> None:
         """Do nothing: each passage stands alone."""
 
     def ask(self, documents: Sequence[Document]) -> Iterator[Outcome]:
-        """Yield the outcomes of all documents, in order. Raises: BackendUnavailable if the endpoint mostly fails."""
-        answered = failed = 0
+        """Yield the outcomes of all documents, in order. Raises: BackendUnavailable if the endpoint mostly
+        fails.
+        """
         executor = ThreadPoolExecutor(self.config.concurrency, thread_name_prefix="teacher")
         try:
             for document, (span, reply) in zip(documents, executor.map(self._reply, documents), strict=True):
-                failed += bool(reply.failure)
-                answered += not reply.failure
-                if failed >= _MIN_FAILURES_TO_STOP and failed > answered:
-                    raise BackendUnavailable(
-                        f"the teacher at {self.config.base_url} failed {failed} of {failed + answered} requests, the last "
-                        f"with '{reply.failure}'; check that it serves teacher.model={self.config.model}, or lower "
-                        "teacher.concurrency; what was answered is cached, so the same command continues from here"
-                    )
+                self._check_health(reply)
                 yield from self._outcomes(document, span, reply)
         finally:
             executor.shutdown(cancel_futures=True)
@@ -88,6 +85,17 @@ class OpenAiTeacher:
         """Close the connection and the cache."""
         self._client.close()
         self.cache.close()
+
+    def _check_health(self, reply: _Reply) -> None:
+        self._answered += not reply.failure
+        self._failed += bool(reply.failure)
+        if self._failed >= _MIN_FAILURES_TO_STOP and self._failed > self._answered:
+            raise BackendUnavailable(
+                f"the teacher at {self.config.base_url} failed {self._failed} of "
+                f"{self._failed + self._answered} requests, the last with '{reply.failure}'; check that "
+                f"it serves teacher.model={self.config.model}, or lower teacher.concurrency; what was "
+                "answered is cached, and the same command continues from there"
+            )
 
     def _reply(self, document: Document) -> tuple[Span, _Reply]:
         span = choose_passage(document, self.config.max_passage_chars, self.seed)
@@ -120,8 +128,9 @@ class OpenAiTeacher:
             response = self._client.chat.completions.create(**request)
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
             raise BackendUnavailable(
-                f"the teacher at {self.config.base_url} refuses to serve teacher.model={self.config.model}: {error}; check "
-                f"the address, the model's name and the key in ${self.config.api_key_env or '(none set)'}"
+                f"the teacher at {self.config.base_url} refuses to serve teacher.model={self.config.model}: "
+                f"{error}; check the address, the model's name and the key in "
+                f"${self.config.api_key_env or '(none set)'}"
             ) from error
         except openai.OpenAIError as error:
             logger.warning("a request to the teacher failed after %d retries: %s", self.config.retries, error)
@@ -155,7 +164,9 @@ class OpenAiTeacher:
         if evidence is None or evidence.score < self.config.min_grounding:
             return Outcome(document.id, reason="not_grounded")
         start, end = span.start + evidence.span.start, span.start + evidence.span.end
-        pair = QaPair(question, answer, document.id, start, end, rule="model", grounding=round(evidence.score, 4))
+        pair = QaPair(
+            question, answer, document.id, start, end, rule="model", grounding=round(evidence.score, 4)
+        )
         return Outcome(document.id, pair)
 
     def _count(self, **counts: int) -> None:
@@ -164,7 +175,7 @@ class OpenAiTeacher:
 
 
 def choose_passage(document: Document, max_chars: int, seed: int) -> Span:
-    """Return the part of a document to show: all of it, or ``max_chars`` from the start of a drawn paragraph."""
+    """Return what to show: the whole document, or ``max_chars`` from the start of a drawn paragraph."""
     length = len(document.text)
     if length <= max_chars:
         return Span(0, length)
@@ -179,8 +190,8 @@ def _read_key(variable: str) -> str:
     key = os.environ.get(variable)
     if not key:
         raise ConfigError(
-            f"teacher.api_key_env={variable}, but that environment variable is not set; export the key, or set "
-            "teacher.api_key_env='' for an endpoint that wants none"
+            f"teacher.api_key_env={variable}, but that environment variable is not set; export the key, "
+            "or set teacher.api_key_env='' for an endpoint that wants none"
         )
     return key
 

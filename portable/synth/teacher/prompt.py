@@ -9,9 +9,10 @@ from typing import Any
 from portable.core.errors import DataError
 
 SYSTEM = (
-    "You write exam questions for technical documentation. You get one passage. Every question must be understood without "
-    "seeing the passage, so name the thing it is about. Every answer must be copied word for word from the passage: one "
-    "phrase or one sentence, as short as it can be while answering fully. Use the language of the passage. "
+    "You write exam questions for technical documentation. You get one passage. Every question must be "
+    "understood without seeing the passage, so name the thing it is about. Every answer must be copied word "
+    "for word from the passage: one phrase or one sentence, as short as it can be while answering fully. "
+    "Use the language of the passage. "
     'Reply with JSON only, of this form: {"pairs": [{"question": "...", "answer": "..."}]}'
 )
 _USER = "Write {count} different question-answer pair(s) about this passage.\n\nPassage:\n{passage}"

@@ -16,8 +16,8 @@ from portable.synth.teacher.config import TeacherConfig
 class QaPair:
     """A question and an answer that stands in a document: at ``text[start:end]``, in characters.
 
-    ``rule`` says how the pair was made; ``grounding`` is how much of the answer the span accounts for, 1 if verbatim
-    (white space aside).
+    ``rule`` says how the pair was made; ``grounding`` is how much of the answer the span accounts for, 1 if
+    verbatim (white space aside).
     """
 
     question: str
@@ -63,7 +63,7 @@ class Teacher(Protocol):
 
 
 class TeacherFactory(Protocol):
-    """What the registry names: makes a teacher from its settings, the run's seed and a folder for its files."""
+    """What the registry names: makes a teacher of settings, the run's seed and a folder for its files."""
 
     def __call__(self, config: TeacherConfig, *, seed: int, cache_dir: Path) -> Teacher:
         """Build it. Raises: ConfigError or BackendUnavailable if it cannot work."""

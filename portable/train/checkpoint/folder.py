@@ -78,7 +78,7 @@ def commit(root: Path, step: int, shape_digest: str, world_size: int, keep: int)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         _sync_folder(root)
-        for _, old in sorted(_numbered(root))[: -max(keep, 1)]:
+        for _, old in sorted(_numbered(root))[:-keep]:
             shutil.rmtree(old, ignore_errors=True)
     return CheckpointFolder(final, step, shape_digest, world_size)
 

@@ -47,5 +47,7 @@ def test_peers_that_never_come_are_reported_with_the_address(monkeypatch: pytest
     port = str(free_port())
     for name, value in {**FULL, "RANK": "1", "WORLD_SIZE": "2", "MASTER_PORT": port}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(CollectiveError, match=f"rank 1 of 2 met no peers at MASTER_ADDR:MASTER_PORT=127.0.0.1:{port}"):
+    with pytest.raises(
+        CollectiveError, match=f"rank 1 of 2 met no peers at MASTER_ADDR:MASTER_PORT=127.0.0.1:{port}"
+    ):
         join_group("gloo", timeout_s=1.0)

@@ -1,4 +1,7 @@
-"""What a group says when a call is wrong or a peer does not come. That it computes right is in tests/contract."""
+"""What a group says when a call is wrong or a peer does not come.
+
+That it computes right is in tests/contract.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ def test_refusals_name_the_values_and_send_nothing(tmp_path: Path):
         assert told["odd_scatter"].startswith("ShapeError: reduce_scatter over 2 ranks got the shape (3,)")
         assert told["scalar_to_all"].startswith("ShapeError: all_to_all over 2 ranks got the shape ()")
         assert told["int_mean"].startswith("CapabilityError: the mean of torch.int64")
-        assert told["no_max"] == "CapabilityError: the communicator 'gloo' cannot reduce with max; use sum or mean"
+        assert (
+            told["no_max"]
+            == "CapabilityError: the communicator 'gloo' cannot reduce with max; use sum or mean"
+        )
         assert told["still_works"] == [1.0, 1.0]
 
 
@@ -26,7 +32,9 @@ def test_our_name_of_a_communicator_may_differ_from_torchs(tmp_path: Path):
 def test_a_time_out_names_the_collective_and_the_ranks(tmp_path: Path):
     waiting, slept = run_processes(f"{CASES}:absent", 2, tmp_path, "sleeps")
     assert slept == "slept"
-    assert waiting.startswith("CollectiveError: rank 0 of 2 failed in all_reduce over gloo: rank 1 did not arrive")
+    assert waiting.startswith(
+        "CollectiveError: rank 0 of 2 failed in all_reduce over gloo: rank 1 did not arrive"
+    )
     assert "communicator.timeout_s=2" in waiting
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from portable.config.override import resolve_auto
+from portable.config.override import options_first, resolve_auto
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,8 @@ def test_nothing_is_looked_for_when_hardware_is_named() -> None:
         raise AssertionError("looked for hardware")
 
     assert resolve_auto(["hardware=cpu"], fail) == ["hardware=cpu"]
+
+
+def test_options_come_before_overrides_whose_order_stays() -> None:
+    words = ["steps=3", "--cfg", "job", "~optim", "hardware=cpu", "--config-dir", "mine", "-m"]
+    assert options_first(words) == ["--cfg", "job", "--config-dir", "mine", "-m", "steps=3", "~optim", "hardware=cpu"]

@@ -80,7 +80,10 @@ def test_template_that_rewrites_history_is_refused(tokenizer):
 
 
 def test_template_without_stop_token_is_refused(tokenizer):
-    template = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    template = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
     with pytest.raises(ConfigError, match="without a stop token"):
         render_chat(with_template(tokenizer, template), TALK)
 
@@ -98,7 +101,9 @@ def test_missing_template_is_refused(tokenizer):
 def test_template_that_drops_a_turn_is_refused_when_contents_are_separated(tokenizer):
     template = "{% for m in messages if m.role != 'system' %}{{ m.content }}<|end|>{% endfor %}"
     with pytest.raises(ConfigError, match="drops or reorders a turn of role 'system'"):
-        render_prompt(with_template(tokenizer, template), (Message("system", "<|end|>"), Message("user", "hi")))
+        render_prompt(
+            with_template(tokenizer, template), (Message("system", "<|end|>"), Message("user", "hi"))
+        )
 
 
 def test_template_can_refuse_and_is_sandboxed(tokenizer):

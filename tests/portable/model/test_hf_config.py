@@ -71,7 +71,10 @@ def test_absent_settings_take_the_architectures_defaults():
         ({"rope_scaling": {"type": "yarn", "factor": 2}}, ["rope_type='yarn'", "linear"]),
         ({"rope_parameters": {"rope_type": "dynamic", "factor": 2}}, ["rope_type='dynamic'"]),
         ({"rope_parameters": {"rope_type": "linear"}}, ["needs factor"]),
-        ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, ["partial_rotary_factor=0.5"]),
+        (
+            {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+            ["partial_rotary_factor=0.5"],
+        ),
     ],
 )
 def test_what_we_cannot_compute_is_refused_with_its_name(changes, words):
@@ -84,10 +87,13 @@ def test_what_we_cannot_compute_is_refused_with_its_name(changes, words):
 def test_incomplete_file_names_what_is_missing():
     with pytest.raises(ArtefactError, match="lacks hidden_size, num_attention_heads"):
         from_hf_config(
-            {key: value for key, value in LLAMA.items() if key not in ("hidden_size", "num_attention_heads")}, "x"
+            {key: value for key, value in LLAMA.items() if key not in ("hidden_size", "num_attention_heads")},
+            "x",
         )
 
 
 def test_harmless_settings_pass():
-    config = from_hf_config(LLAMA | {"attention_bias": False, "sliding_window": 4096, "use_sliding_window": False}, "x")
+    config = from_hf_config(
+        LLAMA | {"attention_bias": False, "sliding_window": 4096, "use_sliding_window": False}, "x"
+    )
     assert config.num_layers == 2

@@ -59,7 +59,7 @@ def test_missing_roles_fall_back_on_eos_but_eos_itself_is_needed(tokenizer):
     assert bare.stop_token_ids == (tokenizer.eos_token_id,)
     assert bare.bos_token_id == tokenizer.end_of_text_id
     assert bare.chat_template is None
-    with pytest.raises(ArtefactError, match="no eos_token.*<nope>"):
+    with pytest.raises(ArtefactError, match=r"no eos_token.*<nope>"):
         Tokenizer(tokenizer.inner, {"eos_token": "<nope>"})
 
 

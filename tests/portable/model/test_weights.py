@@ -95,7 +95,11 @@ def test_index_is_what_transformers_expects(make_config, kernels, tokenizer, tmp
     config = make_config()
     save_model(new_model(config, kernels, 0), config, tokenizer, tmp_path, max_shard_bytes=20_000)
     index = read_json(tmp_path / "model.safetensors.index.json")
-    sizes = {key: tensor.nbytes for name in weight_files(tmp_path)[1:] for key, tensor in load_file(tmp_path / name).items()}
+    sizes = {
+        key: tensor.nbytes
+        for name in weight_files(tmp_path)[1:]
+        for key, tensor in load_file(tmp_path / name).items()
+    }
     assert index["metadata"]["total_size"] == sum(sizes.values())
     assert set(index["weight_map"]) == set(sizes)
     transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
@@ -115,7 +119,9 @@ def test_number_format_is_kept_on_disk_and_cast_on_load(make_config, kernels, to
     model = new_model(config, kernels, 0, dtype=torch.bfloat16)
     save_model(model, config, tokenizer, tmp_path)
     assert read_json(tmp_path / "config.json")["dtype"] == "bfloat16"
-    assert all(tensor.dtype == torch.bfloat16 for tensor in load_file(tmp_path / "model.safetensors").values())
+    assert all(
+        tensor.dtype == torch.bfloat16 for tensor in load_file(tmp_path / "model.safetensors").values()
+    )
     again, _ = load_model(tmp_path, kernels)
     assert again.embed.weight.dtype == torch.float32
     assert torch.equal(again.embed.weight, model.embed.weight.float())
@@ -139,8 +145,14 @@ def rewrite(folder, change):
     [
         (lambda t: t.pop("model.norm.weight"), "lacks 1 tensors, e.g. model.norm.weight"),
         (lambda t: t.update(extra=torch.zeros(1)), "'extra', for which"),
-        (lambda t: t.update({"model.norm.weight": torch.zeros(7)}), r"model.norm.weight' has shape \(7,\).*\(32,\)"),
-        (lambda t: t.update({"lm_head.weight": torch.zeros(270, 32)}), "tie_word_embeddings=true, but lm_head"),
+        (
+            lambda t: t.update({"model.norm.weight": torch.zeros(7)}),
+            r"model.norm.weight' has shape \(7,\).*\(32,\)",
+        ),
+        (
+            lambda t: t.update({"lm_head.weight": torch.zeros(270, 32)}),
+            "tie_word_embeddings=true, but lm_head",
+        ),
     ],
 )
 def test_wrong_tensors_are_named(folder, kernels, change, message):
@@ -188,7 +200,7 @@ def test_pickled_weights_are_not_read(folder, kernels):
 
 def test_tokenizer_larger_than_the_model_is_refused(make_config, kernels, tokenizer, tmp_path):
     config = make_config(vocab_size=261)
-    with pytest.raises(ArtefactError, match="262 tokens.*261"):
+    with pytest.raises(ArtefactError, match=r"262 tokens.*261"):
         save_model(new_model(config, kernels, 0), config, tokenizer, tmp_path)
     assert not (tmp_path / "config.json").exists()
 

@@ -21,13 +21,16 @@ from portable.parallel.build import build_runtime
 from portable.parallel.config import CommunicatorConfig, PrecisionConfig, SingleConfig
 from portable.parallel.runtime import Runtime
 
-COLOURS = "red green blue black white brown grey pink".split()
-THINGS = "fox dog bird tree stone river cloud leaf".split()
+COLOURS = ["red", "green", "blue", "black", "white", "brown", "grey", "pink"]
+THINGS = ["fox", "dog", "bird", "tree", "stone", "river", "cloud", "leaf"]
 
 
 def make_conversation(number: int) -> Conversation:
     colour, thing = COLOURS[number % 8], THINGS[number // 8 % 8]
-    turns = (Message("user", f"What colour is the {thing}?"), Message("assistant", f"The {thing} is {colour}."))
+    turns = (
+        Message("user", f"What colour is the {thing}?"),
+        Message("assistant", f"The {thing} is {colour}."),
+    )
     return Conversation(turns, f"conversation-{number}")
 
 
@@ -75,7 +78,10 @@ def model(model_config: ModelConfig, runtime: Runtime) -> Decoder:
 
 @pytest.fixture(scope="session")
 def model_dir(
-    model_config: ModelConfig, tokenizer: Tokenizer, runtime: Runtime, tmp_path_factory: pytest.TempPathFactory
+    model_config: ModelConfig,
+    tokenizer: Tokenizer,
+    runtime: Runtime,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     path = tmp_path_factory.mktemp("model")
     save_model(new_model(model_config, runtime.kernels, seed=3), model_config, tokenizer, path)
@@ -86,7 +92,8 @@ def model_dir(
 def data_dir(conversations: list[Conversation], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data")
     (path / "conversations").mkdir()
-    # Held-out questions are those of training, asked again: a tiny model can learn them, so scores can be seen to rise.
+    # Held-out questions are those of training, asked again: a tiny model can learn them, so scores can be
+    # seen to rise.
     heldout = [replace(item, id=f"heldout-{item.id}") for item in conversations[:8]]
     for split, items in (("train", conversations[:16]), ("heldout", heldout)):
         lines = "".join(json.dumps(item.to_json()) + "\n" for item in items)

@@ -115,5 +115,7 @@ def test_adapters_start_alike_in_every_process(model: Decoder, runtime: Runtime)
 
 
 def test_a_target_that_is_no_layer_is_named(model: Decoder):
-    with pytest.raises(ConfigError, match="names 'gates', which is no linear layer of the model. Did you mean 'gate'"):
+    with pytest.raises(
+        ConfigError, match=r"names 'gates', which is no linear layer of the model. Did you mean 'gate'"
+    ):
         add_lora(model, AdapterConfig(target_modules=["q", "gates"]), seed=0)

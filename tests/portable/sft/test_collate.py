@@ -21,7 +21,11 @@ def loss_and_gradients(model: Decoder, batches: list[Batch]) -> tuple[float, dic
     model.zero_grad()
     total = torch.stack([next_token_loss(model, batch).loss for batch in batches]).sum()
     total.backward()
-    return float(total), {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return float(total.detach()), {
+        name: parameter.grad.clone()
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
 
 
 def test_packed_loss_and_gradients_equal_those_of_separate_conversations(
@@ -42,12 +46,14 @@ def test_packed_loss_and_gradients_equal_those_of_separate_conversations(
 def test_naive_packing_would_not_pass(model: Decoder, tokenizer: Tokenizer, examples: list[Example]):
     """Control: without the boundaries the loss is another, so the test above can fail."""
     packed = Collator(tokenizer.pad_token_id, 100)(to_rows(examples, 100, packing=True))
-    right = float(next_token_loss(model, packed).loss)
+    right = float(next_token_loss(model, packed).loss.detach())
     packed.cu_seqlens = None
-    assert float(next_token_loss(model, packed).loss) != pytest.approx(right, rel=1e-4)
+    assert float(next_token_loss(model, packed).loss.detach()) != pytest.approx(right, rel=1e-4)
 
 
-def test_changing_one_conversation_does_not_move_its_neighbour(model: Decoder, tokenizer: Tokenizer, examples: list[Example]):
+def test_changing_one_conversation_does_not_move_its_neighbour(
+    model: Decoder, tokenizer: Tokenizer, examples: list[Example]
+):
     first, second = examples[:2]
     changed = Example(tuple((index + 7) % 256 for index in first.input_ids), first.target_ids, first.learnt)
     collate = Collator(tokenizer.pad_token_id, 64)
@@ -63,7 +69,10 @@ def hidden(model: Decoder, batch: Batch) -> Tensor:
 
 
 def test_segments_positions_and_weights(tokenizer: Tokenizer):
-    rows = [(Example((5, 6), (6, 7), (False, True)), Example((8,), (9,), (True,))), (Example((1, 2, 3), (2, 3, 4), (True,) * 3),)]
+    rows = [
+        (Example((5, 6), (6, 7), (False, True)), Example((8,), (9,), (True,))),
+        (Example((1, 2, 3), (2, 3, 4), (True,) * 3),),
+    ]
     batch = Collator(0, 4)(rows)
     assert batch.input_ids_BT.tolist() == [[5, 6, 8, 0], [1, 2, 3, 0]]
     assert batch.target_ids_BT.tolist() == [[6, 7, 9, 0], [2, 3, 4, 0]]

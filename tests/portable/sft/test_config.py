@@ -19,7 +19,9 @@ def test_a_bad_setting_is_named(settings: dict, field: str):
         SftConfig(**settings)
 
 
-@pytest.mark.parametrize(("settings", "field"), [({"r": 0}, "adapter.r=0"), ({"dropout": 1.0}, "adapter.dropout=1")])
+@pytest.mark.parametrize(
+    ("settings", "field"), [({"r": 0}, "adapter.r=0"), ({"dropout": 1.0}, "adapter.dropout=1")]
+)
 def test_a_bad_adapter_is_named(settings: dict, field: str):
     with pytest.raises(ConfigError, match=field):
         AdapterConfig(**settings)
@@ -35,5 +37,5 @@ def test_a_batch_that_cannot_be_dealt_out_names_those_that_can():
     assert SftConfig(micro_batch_size=2, global_batch_size=16).grad_accum_steps(4) == 2
     with pytest.raises(ConfigError, match="use global_batch_size=8 or 16"):
         SftConfig(micro_batch_size=4, global_batch_size=12).grad_accum_steps(2)
-    with pytest.raises(ConfigError, match="use global_batch_size=16$"):
+    with pytest.raises(ConfigError, match=r"use global_batch_size=16$"):
         SftConfig(micro_batch_size=4, global_batch_size=8).grad_accum_steps(4)

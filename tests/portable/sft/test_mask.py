@@ -10,9 +10,13 @@ from portable.sft.config import Overlong
 from portable.sft.mask import to_example, to_examples
 
 
-def test_only_the_assistants_words_and_its_stop_are_learnt(tokenizer: Tokenizer, conversations: list[Conversation]):
+def test_only_the_assistants_words_and_its_stop_are_learnt(
+    tokenizer: Tokenizer, conversations: list[Conversation]
+):
     example = to_example(tokenizer, conversations[0])
-    learnt = [target for target, is_learnt in zip(example.target_ids, example.learnt, strict=True) if is_learnt]
+    learnt = [
+        target for target, is_learnt in zip(example.target_ids, example.learnt, strict=True) if is_learnt
+    ]
     assert tokenizer.decode(learnt, skip_special=False) == "The fox is red.<|end|>"
 
 
@@ -26,9 +30,16 @@ def test_targets_are_the_inputs_one_place_on(tokenizer: Tokenizer, conversations
 
 
 def test_every_assistant_turn_is_learnt(tokenizer: Tokenizer):
-    turns = (Message("user", "a"), Message("assistant", "red"), Message("user", "b"), Message("assistant", "blue"))
+    turns = (
+        Message("user", "a"),
+        Message("assistant", "red"),
+        Message("user", "b"),
+        Message("assistant", "blue"),
+    )
     example = to_example(tokenizer, Conversation(turns, "x"))
-    learnt = [target for target, is_learnt in zip(example.target_ids, example.learnt, strict=True) if is_learnt]
+    learnt = [
+        target for target, is_learnt in zip(example.target_ids, example.learnt, strict=True) if is_learnt
+    ]
     assert tokenizer.decode(learnt, skip_special=False) == "red<|end|>blue<|end|>"
 
 
@@ -40,7 +51,7 @@ def long_and_short(length: int) -> list[Conversation]:
 
 @pytest.mark.parametrize(
     ("overlong", "lengths", "said"),
-    [(Overlong.drop, [4], "2 dropped, 0 truncated"), (Overlong.truncate, [10, 4], "1 dropped, 1 truncated")],
+    [(Overlong.drop, [5], "2 dropped, 0 truncated"), (Overlong.truncate, [10, 5], "1 dropped, 1 truncated")],
 )
 def test_what_is_too_long_is_never_lost_in_silence(
     tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture, overlong: Overlong, lengths: list[int], said: str
@@ -51,7 +62,9 @@ def test_what_is_too_long_is_never_lost_in_silence(
     assert said in caplog.text
 
 
-def test_what_fits_exactly_is_kept(tokenizer: Tokenizer, conversations: list[Conversation], caplog: pytest.LogCaptureFixture):
+def test_what_fits_exactly_is_kept(
+    tokenizer: Tokenizer, conversations: list[Conversation], caplog: pytest.LogCaptureFixture
+):
     length = len(to_example(tokenizer, conversations[0]))
     assert len(to_examples(tokenizer, conversations[:1], seq_len=length, overlong=Overlong.drop)) == 1
     assert caplog.text == ""

@@ -1,4 +1,6 @@
-"""Documents, a corpus folder, and a fake teacher: a real HTTP server whose reply is a pure function of the prompt."""
+"""Documents, a corpus folder, and a fake teacher: a real HTTP server whose reply is a pure function of the
+prompt.
+"""
 
 import hashlib
 import json
@@ -19,11 +21,20 @@ from portable.core.artefact import seal
 from portable.core.record import Document
 from portable.synth.teacher.config import OpenAiTeacherConfig
 
-FAULTS = ("rate_limited", "server_error", "broken_json", "no_json", "wrong_schema", "invented", "cut_off", "one_pair")
+FAULTS = (
+    "rate_limited",
+    "server_error",
+    "broken_json",
+    "no_json",
+    "wrong_schema",
+    "invented",
+    "cut_off",
+    "one_pair",
+)
 
 
 class FakeTeacher:
-    """Answers with sentences of the passage. ``faults`` maps a word to what happens to passages that hold it."""
+    """Answers with sentences of the passage. ``faults`` maps a word to what befalls passages that hold it."""
 
     def __init__(self) -> None:
         self.faults: dict[str, str] = {}
@@ -55,7 +66,9 @@ class FakeTeacher:
             {"question": f"What is told about {sentence.split()[0]} {hash_of(sentence)}?", "answer": sentence}
             for sentence in sentences[:count]
         ]
-        return JSONResponse(self.completion(body, spoil(fault, pairs), "length" if fault == "cut_off" else "stop"))
+        return JSONResponse(
+            self.completion(body, spoil(fault, pairs), "length" if fault == "cut_off" else "stop")
+        )
 
     def completion(self, body: dict, content: str, finish: str) -> dict:
         return {
@@ -63,7 +76,9 @@ class FakeTeacher:
             "object": "chat.completion",
             "created": 0,
             "model": body["model"],
-            "choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": finish}],
+            "choices": [
+                {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": finish}
+            ],
             "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
         }
 
@@ -125,7 +140,26 @@ def teacher_config(fake_teacher: FakeTeacher) -> OpenAiTeacherConfig:
     return OpenAiTeacherConfig(base_url=fake_teacher.base_url, model="fake-1", api_key_env="", retries=2)
 
 
-WORDS = "amber birch cedar daisy ebony fern grape hazel ivy jade kelp lotus maple nettle olive pine quince rose".split()
+WORDS = [
+    "amber",
+    "birch",
+    "cedar",
+    "daisy",
+    "ebony",
+    "fern",
+    "grape",
+    "hazel",
+    "ivy",
+    "jade",
+    "kelp",
+    "lotus",
+    "maple",
+    "nettle",
+    "olive",
+    "pine",
+    "quince",
+    "rose",
+]
 
 
 def make_page(number: int) -> Document:

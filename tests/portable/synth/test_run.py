@@ -53,7 +53,9 @@ def test_the_same_settings_give_the_same_payload(config: SynthConfig, tmp_path: 
     assert run_synth(replace(config, seed=1), Workspace(tmp_path / "c")).digest not in digests
 
 
-def test_a_model_teacher_fills_the_same_files(config: SynthConfig, teacher_config: OpenAiTeacherConfig, fake_teacher: Any, tmp_path: Path):
+def test_a_model_teacher_fills_the_same_files(
+    config: SynthConfig, teacher_config: OpenAiTeacherConfig, fake_teacher: Any, tmp_path: Path
+):
     fake_teacher.faults = {"number 7.": "server_error", "number 9.": "invented", "number 33.": "broken_json"}
     config = replace(config, teacher=replace(teacher_config, retries=0))
     artefact = run_synth(config, Workspace(tmp_path / "out"))

@@ -37,7 +37,16 @@ def test_paragraphs_are_spans_of_the_text():
 def test_markup_is_not_prose():
     assert is_prose("A plain sentence.")
     assert is_prose("“Quoted” words.")
-    for block in ("* item", "- item", ">>> 1 + 1", "1. first", ".. note::", ":param x: y", "| a | b |", "```"):
+    for block in (
+        "* item",
+        "- item",
+        ">>> 1 + 1",
+        "1. first",
+        ".. note::",
+        ":param x: y",
+        "| a | b |",
+        "```",
+    ):
         assert not is_prose(block), block
 
 

@@ -44,7 +44,10 @@ class Block(nn.Module):
 
 
 class TinyModel(nn.Module):
-    """Called like the decoder: ids in, log-probabilities of the targets out. Every token looks at the mean of those before."""
+    """Called like the decoder: ids in, log-probabilities of the targets out.
+
+    Every token looks at the mean of those before.
+    """
 
     def __init__(self, seed: int = 0, dropout: float = 0.0, num_blocks: int = 2):
         super().__init__()
@@ -53,7 +56,13 @@ class TinyModel(nn.Module):
         self.blocks = nn.ModuleList(Block(dropout) for _ in range(num_blocks))
         self.head = nn.Linear(WIDTH, VOCAB, bias=False)
 
-    def forward(self, ids: Tensor, position_ids: Tensor, cu_seqlens: Tensor | None = None, targets: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        ids: Tensor,
+        position_ids: Tensor,
+        cu_seqlens: Tensor | None = None,
+        targets: Tensor | None = None,
+    ) -> Tensor:
         x = self.embed(ids)
         x = x.cumsum(dim=1) / (position_ids + 1).unsqueeze(-1)
         for block in self.blocks:
@@ -85,7 +94,8 @@ class RowSource:
         first = self.next_row + self.rank * self.micro * self.accum
         self.next_row += self.micro * self.accum * self.size
         return [
-            rows_to_batch(range(first + place * self.micro, first + (place + 1) * self.micro)) for place in range(self.accum)
+            rows_to_batch(range(first + place * self.micro, first + (place + 1) * self.micro))
+            for place in range(self.accum)
         ]
 
     def state_dict(self) -> dict[str, Any]:

@@ -13,7 +13,9 @@ def test_every_sum_of_two_digits_is_asked_once() -> None:
     assert Problem("3+4=", "07") in problems
 
 
-@pytest.mark.parametrize(("answer", "reward"), [("07", 1.0), ("7", 0.0), ("08", 0.0), ("07 ", 0.0), ("", 0.0)])
+@pytest.mark.parametrize(
+    ("answer", "reward"), [("07", 1.0), ("7", 0.0), ("08", 0.0), ("07 ", 0.0), ("", 0.0)]
+)
 def test_only_the_exact_answer_is_rewarded(answer: str, reward: float) -> None:
     assert ArithmeticTask().reward(Problem("3+4=", "07"), answer) == reward
 

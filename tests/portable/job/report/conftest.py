@@ -29,6 +29,7 @@ SUMMARIES: dict[str, dict[str, Any]] = {
         "bits_per_byte": 2.143,
         "unigram_bits_per_byte": 4.713,
         "xz_bits_per_byte": 1.902,
+        "xz_alone_bits_per_byte": 2.617,
         "beats_unigram": True,
     },
     "synth": {
@@ -138,7 +139,7 @@ def step(
 def write_data(folder: Path) -> None:
     steps = [
         step("read", "read", 18204, 18204, {}),
-        step("normalise", "mapper", 18204, 18204, {}),
+        step("normalise", "mapper", 18204, 18204, {}, ("json", "“quoted”", "changed")),
         step(
             "length_filter",
             "filter",
@@ -200,7 +201,11 @@ def write_training(folder: Path, steps: int, top: float, low: float) -> None:
         rows.append(row)
         if number % 40 == 0:
             rows.append(
-                {"step": number, "time": 1.7e9, "bits_per_byte": 2.1 + 2.9 * math.exp(-number / (steps / 5))}
+                {
+                    "step": number,
+                    "time": 1.7e9,
+                    "heldout_bits_per_byte": 2.1 + 2.9 * math.exp(-number / (steps / 5)),
+                }
             )
     write_lines(folder / "metrics.jsonl", rows)
 
@@ -318,6 +323,7 @@ def write_eval(folder: Path) -> None:
             "answers": {"base": "<script>alert(1)</script>", "sft": "03", "rl": "12"},
         },
     ]
+    samples += [{**samples[1], "prompt": f"{n}+1="} for n in range(4)]
     (folder / "scores.json").write_text(
         json.dumps({"models": ["base", "sft", "rl"], "tasks": tasks, "samples": samples})
     )

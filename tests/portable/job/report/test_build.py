@@ -47,7 +47,7 @@ def test_manifest_is_not_changed(run: Run):
 def test_details_come_from_each_stages_files(run: Run):
     report = build_report(*run)
     assert detail(report, "data")["funnel"]["documents_in"] == 18204
-    assert detail(report, "pretrain")["metrics"][39]["bits_per_byte"] > 2
+    assert detail(report, "pretrain")["metrics"][39]["heldout_bits_per_byte"] > 2
     assert detail(report, "sft")["metrics"][0]["loss"] > 4
     assert detail(report, "synth")["samples"][0] == {
         "question": "What does str.join do?",
@@ -103,12 +103,12 @@ def test_long_samples_are_cut_and_few_are_kept(run: Run):
     steps = detail(report, "data")["funnel"]["steps"]
     longest = next(step for step in steps if step["op"] == "symbol_filter")["samples"][0]["text"]
     assert longest.endswith(" …")
-    assert len(longest) <= 402
+    assert len(longest) <= 322
 
 
 def test_long_curves_are_thinned_but_keep_evaluations_and_the_end():
     rows: list[dict[str, float | None]] = [{"step": n, "loss": 1.0} for n in range(1, 10_001)]
-    rows[12]["bits_per_byte"] = 2.0
+    rows[12]["heldout_bits_per_byte"] = 2.0
     kept = build._thin(rows)
     assert len(kept) <= 1002
     assert rows[12] in kept

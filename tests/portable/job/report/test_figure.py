@@ -8,9 +8,9 @@ from portable.job.report import figure
 
 ROWS: list[dict[str, float | None]] = [
     {"step": 1, "loss": 8.0},
-    {"step": 2, "loss": 6.0, "bits_per_byte": 4.0},
+    {"step": 2, "loss": 6.0, "heldout_bits_per_byte": 4.0},
     {"step": 3, "loss": None},
-    {"step": 4, "loss": 5.0, "bits_per_byte": 3.0},
+    {"step": 4, "loss": 5.0, "heldout_bits_per_byte": 3.0},
 ]
 SUMMARY = {"unigram_bits_per_byte": 4.7, "xz_bits_per_byte": 2.2}
 
@@ -34,6 +34,17 @@ def test_bits_stand_beside_both_baselines():
     assert "model 3.00" in chart
     assert chart.count('class="level"') == 2
     assert figure.bits_chart(ROWS, {}).count('class="level"') == 0
+
+
+def test_one_measurement_stands_beside_both_baselines_too():
+    rows = figure.bits_rows({**SUMMARY, "bits_per_byte": 3.1})
+    assert [(row["model"], row["value"]) for row in rows] == [
+        ("byte counts", "4.700"),
+        ("xz -9", "2.200"),
+        ("model", "3.100"),
+    ]
+    assert 'cx="62%"' in rows[2]["track"]
+    assert figure.bits_rows({}) == []
 
 
 @pytest.mark.parametrize("rows", [[], ROWS[:1]])

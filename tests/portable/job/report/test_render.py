@@ -96,7 +96,7 @@ def test_page_answers_day_night_narrow_and_paper(run: Run):
 
 
 def test_header_says_what_where_and_when(run: Run):
-    text = page_of(run).text
+    text = page_of(run).text.replace("\N{NO-BREAK SPACE}", " ")
     assert "24 November 2026, 14:06 UTC" in text
     assert "cpu, avx2, 2 cores, 16.0 GiB" in text
     assert "391cf13a9be1+" in text
@@ -125,6 +125,7 @@ def test_numbers_of_each_section_are_there(run: Run):
         "18,204 documents came in and 12,841 were left",
         "1 line could not be read and lies in quarantine.jsonl",
         "too short 2,766",
+        "samples of what it changed",
         "it is still the better compressor, by 11%",
         "rules, no language model",
         "All 3 seeds are shown",
@@ -137,6 +138,21 @@ def test_numbers_of_each_section_are_there(run: Run):
         "2.13.0",
     ):
         assert words in text, words
+
+
+def test_model_measured_only_once_is_still_compared(run: Run):
+    metrics = Path(run[1]["stages"][1]["artefact"]) / "metrics.jsonl"
+    lines = [line for line in metrics.read_text().splitlines() if "heldout_bits" not in line]
+    metrics.write_text("\n".join(lines))
+    page = page_of(run)
+    assert "bits per byte of held-out text · lower is better" in page.text
+    assert "4.713" in page.text
+
+
+def test_first_samples_are_open_and_the_rest_one_click_away(run: Run):
+    text = page_of(run).text
+    assert "3 more: Sums of two digits" in text
+    assert "3+1=" in text
 
 
 def test_empty_answer_is_shown_as_nothing(run: Run):

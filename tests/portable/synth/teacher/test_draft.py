@@ -29,7 +29,11 @@ def test_a_reference_page_is_asked_for_purpose_signature_and_name():
 
 
 def test_the_module_is_asked_for_where_the_name_shows_it():
-    page = Document("os.path.join(a, *p)\n\nJoin paths.", "x", {"name": "os.path.join", "module": "os.path", "kind": "function"})
+    page = Document(
+        "os.path.join(a, *p)\n\nJoin paths.",
+        "x",
+        {"name": "os.path.join", "module": "os.path", "kind": "function"},
+    )
     assert reference(page)["module"] == "os.path"
 
 
@@ -38,7 +42,11 @@ def test_the_reversed_question_needs_a_sentence_of_its_own():
 
 
 def test_a_headline_word_before_the_name_is_not_part_of_the_answer():
-    page = Document("class abc.ABC(x)\n\nHelper class of many.", "x", {"name": "abc.ABC", "module": "abc", "kind": "class"})
+    page = Document(
+        "class abc.ABC(x)\n\nHelper class of many.",
+        "x",
+        {"name": "abc.ABC", "module": "abc", "kind": "class"},
+    )
     assert reference(page) == {
         "purpose": "Helper class of many.",
         "signature": "abc.ABC(x)",
@@ -60,7 +68,9 @@ def test_a_list_a_signature_or_an_endless_sentence_describes_nothing():
 
 def test_a_long_signature_is_not_asked_for():
     arguments = ", ".join(f"argument{number}" for number in range(12))
-    page = Document(f"f.g({arguments})\n\nDo it all at once.", "x", {"name": "f.g", "module": "f", "kind": "function"})
+    page = Document(
+        f"f.g({arguments})\n\nDo it all at once.", "x", {"name": "f.g", "module": "f", "kind": "function"}
+    )
     assert "signature" not in reference(page)
 
 
@@ -69,7 +79,10 @@ def test_a_document_without_a_name_is_no_reference_page():
 
 
 def test_sections_definitions_and_continuations_are_asked_of_prose():
-    text = "# Trees\n\nMany trees grow here. They do.\n\nA fern is a plant without flowers. So it is.\n\n## Birds\nBirds sing at dawn. Yes."
+    text = (
+        "# Trees\n\nMany trees grow here. They do.\n\nA fern is a plant without flowers. So it is.\n\n"
+        "## Birds\nBirds sing at dawn. Yes."
+    )
     assert prose(text) == [
         ("section", 'What does the section "Trees" say?', "Many trees grow here."),
         ("definition", "What is a fern?", "A fern is a plant without flowers."),
@@ -86,6 +99,6 @@ def test_chinese_is_cut_between_characters():
 
 
 def test_code_is_skipped():
-    assert prose("```\nThis is not a sentence.\n\nNor is this one here.\n```\n\nBut this is one of them.") == [
-        ("cloze", "Continue: But this is one", "of them.")
-    ]
+    assert prose(
+        "```\nThis is not a sentence.\n\nNor is this one here.\n```\n\nBut this is one of them."
+    ) == [("cloze", "Continue: But this is one", "of them.")]

@@ -9,7 +9,9 @@ from portable.synth.teacher.protocol import Outcome
 
 
 def ask(documents: list[Document], count: int = 2, seed: int = 0) -> list[Outcome]:
-    teacher = ExtractiveTeacher(ExtractiveTeacherConfig(questions_per_document=count), seed=seed, cache_dir=Path())
+    teacher = ExtractiveTeacher(
+        ExtractiveTeacherConfig(questions_per_document=count), seed=seed, cache_dir=Path()
+    )
     teacher.prepare(documents)
     return list(teacher.ask(documents))
 
@@ -39,7 +41,16 @@ def test_what_is_asked_depends_on_seed_and_document_alone(pages: list[Document])
 
 
 def test_a_sentence_of_two_documents_is_not_asked_back(pages: list[Document]):
-    twin = replace(pages[0], id="twin", text=pages[0].text.replace("call0(", "other("), metadata={**pages[0].metadata, "name": "other"})
-    rules = [outcome.pair.rule for outcome in ask([pages[0], twin], count=4) if outcome.pair and outcome.pair.document_id == "page-0"]
+    twin = replace(
+        pages[0],
+        id="twin",
+        text=pages[0].text.replace("call0(", "other("),
+        metadata={**pages[0].metadata, "name": "other"},
+    )
+    rules = [
+        outcome.pair.rule
+        for outcome in ask([pages[0], twin], count=4)
+        if outcome.pair and outcome.pair.document_id == "page-0"
+    ]
     assert "purpose" in rules
     assert "reverse" not in rules

@@ -26,7 +26,9 @@ FAULTS = {
 }
 
 
-def ask(config: OpenAiTeacherConfig, documents: list[Document], cache: Path, seed: int = 0) -> tuple[list[Outcome], dict[str, int]]:
+def ask(
+    config: OpenAiTeacherConfig, documents: list[Document], cache: Path, seed: int = 0
+) -> tuple[list[Outcome], dict[str, int]]:
     teacher = OpenAiTeacher(config, seed=seed, cache_dir=cache)
     try:
         return list(teacher.ask(documents)), teacher.usage()
@@ -34,7 +36,9 @@ def ask(config: OpenAiTeacherConfig, documents: list[Document], cache: Path, see
         teacher.close()
 
 
-def test_pairs_carry_the_span_that_bears_them_out(teacher_config: OpenAiTeacherConfig, pages: list[Document], tmp_path: Path):
+def test_pairs_carry_the_span_that_bears_them_out(
+    teacher_config: OpenAiTeacherConfig, pages: list[Document], tmp_path: Path
+):
     outcomes, usage = ask(teacher_config, pages[:3], tmp_path)
     texts = {page.id: page.text for page in pages}
     pairs = [outcome.pair for outcome in outcomes if outcome.pair]
@@ -126,10 +130,17 @@ def test_an_endpoint_that_mostly_fails_ends_the_run(
 ):
     fake_teacher.faults = {"tree": "server_error"}  # every page has one
     with pytest.raises(BackendUnavailable, match="failed 20 of 20 requests, the last with 'http_500'"):
-        ask(replace(teacher_config, retries=0), pages, tmp_path)
+        ask(replace(teacher_config, retries=0), pages, tmp_path / "at once")
+    teacher = OpenAiTeacher(replace(teacher_config, retries=0), seed=0, cache_dir=tmp_path / "in rounds")
+    for page in pages[:19]:
+        assert [outcome.failed for outcome in teacher.ask([page])] == [True, True]
+    with pytest.raises(BackendUnavailable, match="failed 20 of 20"):
+        list(teacher.ask(pages[19:20]))
 
 
-def test_an_unknown_model_ends_the_run_at_once(teacher_config: OpenAiTeacherConfig, pages: list[Document], tmp_path: Path):
+def test_an_unknown_model_ends_the_run_at_once(
+    teacher_config: OpenAiTeacherConfig, pages: list[Document], tmp_path: Path
+):
     with pytest.raises(BackendUnavailable, match=r"refuses to serve teacher\.model=other"):
         ask(replace(teacher_config, model="other"), pages[:1], tmp_path)
 
@@ -162,5 +173,7 @@ def test_a_long_document_shows_one_passage_drawn_by_seed():
     spans = {choose_passage(document, 200, seed) for seed in range(20)}
     assert choose_passage(document, 200, 3) == choose_passage(document, 200, 3)
     assert len(spans) > 1
-    assert all(span.end - span.start == 200 and document.text[span.start :].startswith("Paragraph") for span in spans)
+    assert all(
+        span.end - span.start == 200 and document.text[span.start :].startswith("Paragraph") for span in spans
+    )
     assert choose_passage(document, 10**6, 0).end == len(document.text)

@@ -6,7 +6,9 @@ from portable.synth.teacher.prompt import build_messages, read_pairs
 GOOD = '{"pairs": [{"question": " Why? ", "answer": "Because."}]}'
 
 
-@pytest.mark.parametrize("reply", [GOOD, f"```json\n{GOOD}\n```", f"<think>{{a}} or b</think>Sure: {GOOD} Done."])
+@pytest.mark.parametrize(
+    "reply", [GOOD, f"```json\n{GOOD}\n```", f"<think>{{a}} or b</think>Sure: {GOOD} Done."]
+)
 def test_pairs_are_read_whatever_surrounds_them(reply: str):
     assert read_pairs(reply) == [("Why?", "Because.")]
 

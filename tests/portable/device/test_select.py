@@ -1,0 +1,62 @@
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from portable.core.errors import BackendUnavailable
+from portable.device import select
+from portable.device.protocol import Probe
+
+
+def fake(name, priority, usable):
+    class Fake:
+        def __init__(self):
+            self.name, self.priority = name, priority
+
+        def probe(self):
+            return Probe(usable, f"hw_{name}", f"the {name} node", "nothing" if not usable else "one")
+
+    return Fake
+
+
+class Toys:
+    fast = fake("fast", 10, usable=False)
+    slow = fake("slow", 1, usable=True)
+    slower = fake("slower", 0, usable=True)
+
+
+@pytest.fixture
+def install(monkeypatch):
+    monkeypatch.setattr(select, "load_target", lambda value: getattr(Toys, value.partition(":")[2]))
+
+    def put(*names):
+        points = [EntryPoint(name, f"toys:{name}", select.GROUP) for name in names]
+        monkeypatch.setattr(select, "entry_points", lambda group: points if group == select.GROUP else [])
+
+    return put
+
+
+def test_usable_backend_of_highest_priority_is_detected(install):
+    install("slower", "fast", "slow")
+    assert select.detect_backend().name == "slow"
+    assert select.detect_hardware() == "hw_slow"
+    assert select.backend_names() == ["fast", "slow", "slower"]
+
+
+def test_nothing_usable_tells_what_was_looked_for_and_found(install):
+    install("fast")
+    with pytest.raises(BackendUnavailable, match="fast: looked for the fast node; found nothing"):
+        select.detect_backend()
+
+
+def test_unknown_backend_lists_the_installed_ones(install):
+    install("slow", "fast")
+    with pytest.raises(BackendUnavailable, match="'quick'; installed backends: fast, slow"):
+        select.load_backend("quick")
+    install()
+    with pytest.raises(BackendUnavailable, match="installed backends: none"):
+        select.load_backend("quick")
+
+
+def test_installed_backends_include_the_cpu():
+    assert "cpu" in select.backend_names()
+    assert select.load_backend("cpu").name == "cpu"

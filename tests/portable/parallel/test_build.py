@@ -1,0 +1,168 @@
+"""Every refusal says what works, and comes before anything is built."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from portable.collective.local import LocalGroup
+from portable.core.errors import BackendUnavailable, CapabilityError, ConfigError
+from portable.device.protocol import Capability, Dtype, Probe, Support
+from portable.hardware.spec import HardwareConfig, ProbeSpec
+from portable.kernel.config import KernelConfig
+from portable.parallel import build
+from portable.parallel.config import (
+    CommunicatorConfig,
+    DdpConfig,
+    FsdpConfig,
+    PrecisionConfig,
+    SingleConfig,
+    StrategyConfig,
+)
+
+HARDWARE = HardwareConfig(name="cpu", backend="cpu")
+CAPABILITY = Capability(
+    matmul_dtypes={"fp32": Support.native, "bf16": Support.emulated, "fp16": Support.none},
+    features=(),
+    reduce_ops=("sum",),
+    communicator="gloo",
+    strategies={"single": "", "ddp": "", "fsdp": "its driver cannot scatter"},
+    engines={},
+)
+
+
+def runtime_with(**changes: Any):
+    parts: dict[str, Any] = {
+        "hardware": HARDWARE,
+        "strategy": SingleConfig(),
+        "precision": PrecisionConfig(),
+        "communicator": CommunicatorConfig(name="gloo"),
+        "kernel": KernelConfig(),
+    }
+    return build.build_runtime(**(parts | changes))
+
+
+def test_the_cpu_runtime_is_what_was_asked_for():
+    runtime = runtime_with()
+    assert runtime.strategy.name == "single"
+    assert runtime.group.size == 1
+    assert runtime.torch_device.type == "cpu"
+    assert runtime.kernels.dtype == "fp32"
+    described = build.describe_runtime(runtime)
+    assert described["strategy"] == {"name": "single", "world_size": 1}
+    assert described["precision"] == "fp32"
+
+
+def test_kernels_are_picked_for_the_compute_format():
+    assert runtime_with(precision=PrecisionConfig(compute_dtype=Dtype.bf16)).kernels.dtype == "bf16"
+
+
+def test_an_unknown_backend_lists_those_installed():
+    with pytest.raises(BackendUnavailable, match=r"installed backends: .*cpu"):
+        runtime_with(hardware=replace(HARDWARE, backend="abacus"))
+
+
+def test_hardware_that_is_not_here_says_what_was_looked_for(monkeypatch: pytest.MonkeyPatch):
+    class Absent:
+        name = "cpu"
+
+        def probe(self) -> Probe:
+            return Probe(
+                usable=False, hardware="x", looked_for="/dev/abacus0", found="nothing", remedy="Buy one."
+            )
+
+    monkeypatch.setattr(build, "load_backend", lambda name: Absent())
+    with pytest.raises(
+        BackendUnavailable, match=r"looked for /dev/abacus0; found nothing. Buy one. Or use hardware=auto"
+    ):
+        runtime_with()
+
+
+def test_the_hardware_files_remedy_stands_in_where_the_probe_has_none(monkeypatch: pytest.MonkeyPatch):
+    class Absent:
+        def probe(self) -> Probe:
+            return Probe(usable=False, hardware="x", looked_for="a bead", found="none")
+
+    monkeypatch.setattr(build, "load_backend", lambda name: Absent())
+    with pytest.raises(BackendUnavailable, match="Install beads"):
+        runtime_with(hardware=replace(HARDWARE, probe=ProbeSpec(install="Install beads.")))
+
+
+def test_an_unknown_strategy_gets_a_suggestion():
+    with pytest.raises(ConfigError, match=r"no strategy is called 'fsd'. Did you mean 'fsdp'"):
+        runtime_with(strategy=StrategyConfig(name="fsd"))
+
+
+@pytest.mark.parametrize("strategy", [DdpConfig(), FsdpConfig()])
+def test_strategies_over_processes_refuse_to_be_alone(strategy: StrategyConfig):
+    with pytest.raises(
+        ConfigError, match=f"strategy={strategy.name} spreads .* use strategy=single, or start with `torchrun"
+    ):
+        runtime_with(strategy=strategy)
+
+
+def test_an_unusable_strategy_gives_the_devices_reason():
+    with pytest.raises(
+        ConfigError, match="cannot run on hardware=cpu: its driver cannot scatter; use one of single, ddp"
+    ):
+        build.check_strategy(FsdpConfig(), CAPABILITY, HARDWARE)
+    build.check_strategy(DdpConfig(), CAPABILITY, HARDWARE)
+
+
+def test_a_strategy_that_the_device_does_not_list_is_refused():
+    with pytest.raises(ConfigError, match="the backend cpu does not list it"):
+        build.check_strategy(StrategyConfig(name="zero"), CAPABILITY, HARDWARE)
+
+
+def test_a_missing_number_format_lists_those_that_exist():
+    with pytest.raises(
+        ConfigError, match=r"precision.compute_dtype=fp16 does not exist .* use one of fp32, bf16"
+    ):
+        build.check_precision(PrecisionConfig(compute_dtype=Dtype.fp16), CAPABILITY, HARDWARE)
+
+
+def test_an_emulated_number_format_is_taken_with_a_warning(caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.WARNING, logger="portable.parallel.build"):
+        build.check_precision(PrecisionConfig(compute_dtype=Dtype.bf16), CAPABILITY, HARDWARE)
+    assert "precision.compute_dtype=bf16 is emulated on cpu" in caplog.text
+
+
+def test_a_communicator_of_other_hardware_is_refused():
+    with pytest.raises(ConfigError, match=r"communicator=fabric does not carry .* use communicator=gloo"):
+        runtime_with(communicator=CommunicatorConfig(name="fabric"))
+
+
+def test_processes_joined_by_something_else_are_noticed():
+    class Pair(LocalGroup):
+        size = 2
+        communicator = "pigeon"
+
+    with pytest.raises(
+        ConfigError, match="communicator=gloo was asked for, but the processes are joined by pigeon"
+    ):
+        build._check_joined(CommunicatorConfig(name="gloo"), Pair())
+
+
+def test_a_group_is_left_when_the_strategy_refuses_it(monkeypatch: pytest.MonkeyPatch):
+    closed: list[bool] = []
+
+    class Pair(LocalGroup):
+        size = 2
+        communicator = "gloo"
+
+        def close(self) -> None:
+            closed.append(True)
+
+    backend = build.load_backend("cpu")
+    monkeypatch.setattr(type(backend), "group", lambda self, timeout_s: Pair())
+    with pytest.raises(ConfigError, match="strategy=single with 2 processes would train 2 models"):
+        runtime_with()
+    assert closed == [True]
+
+
+def test_a_kernel_row_that_does_not_exist_is_refused():
+    with pytest.raises(CapabilityError, match="attentoin"):
+        runtime_with(kernel=KernelConfig(rows={"attentoin": "reference"}))

@@ -1,0 +1,7 @@
+import torch
+
+from portable.train.objective import LossSum
+
+
+def test_metrics_are_optional():
+    assert LossSum(torch.tensor(2.0)).metrics == {}
