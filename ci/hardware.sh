@@ -8,7 +8,7 @@ scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
 for file in conf/hardware/*.yaml; do
   name="$(basename "$file" .yaml)"
-  settings=("hardware=$name" model=none data=none "output_dir=$scratch/$name" "hydra.run.dir=$scratch/hydra-$name")
+  settings=("hardware=$name" model_path=none data=none "output_dir=$scratch/$name" "hydra.run.dir=$scratch/hydra-$name")
   "$portable" sft --cfg job "${settings[@]}" > "$scratch/config.yaml"
   grep -q "name: $name" "$scratch/config.yaml"
   echo "== $name"

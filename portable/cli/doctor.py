@@ -37,7 +37,7 @@ def examine() -> dict[str, Any]:  # Any: JSON values
 
     hardware: list[dict[str, Any]] = []
     for file in sorted((conf_dir() / "hardware").glob("*.yaml")):
-        spec = load("chat", [f"hardware={file.stem}", "model=none"]).hardware
+        spec = load("chat", [f"hardware={file.stem}", "model_path=none"]).hardware
         found = look_for(spec)
         usable = spec.backend in backend_names() and load_backend(spec.backend).probe().usable
         hardware.append(

@@ -36,7 +36,7 @@ Examples
   portable run recipe=quickstart
   portable data source='notes/*.md'
   portable sft --cfg job hardware=NAME
-  portable chat model=runs/quickstart/latest/export
+  portable chat model_path=runs/quickstart/latest/export
 """
 
 

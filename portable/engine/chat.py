@@ -77,7 +77,7 @@ class Chat:
 def run_chat(config: ChatConfig, runtime: Runtime, engine: EngineConfig) -> None:
     """Answer ``config.prompt`` and end, or talk until the user leaves."""
     console = Console(highlight=False)
-    chat = Chat(build_engine(Path(config.model), engine, runtime), config.sampling, config.system)
+    chat = Chat(build_engine(Path(config.model_path), engine, runtime), config.sampling, config.system)
     if config.prompt:
         _say(chat, config.prompt, console)
         return

@@ -34,7 +34,7 @@ def run_serve(config: ServeConfig, runtime: Runtime, engine: EngineConfig) -> No
     api_key = read_api_key(config.api_key_env)
     bound = bind(config.host, config.port)  # before the model loads: a taken port is told at once
     with bound:
-        model_dir = Path(config.model)
+        model_dir = Path(config.model_path)
         name = config.served_name or model_dir.resolve().name
         app = create_app(build_engine(model_dir, engine, runtime), name, engine.max_batch_size, api_key)
         host, port = bound.getsockname()[:2]

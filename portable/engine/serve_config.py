@@ -25,7 +25,7 @@ class ServeConfig:
     in a config.
     """
 
-    model: str = MISSING
+    model_path: str = MISSING
     host: str = "127.0.0.1"
     port: int = 8000
     served_name: str = ""
@@ -39,7 +39,7 @@ class ServeConfig:
 class ChatConfig:
     """Talk to ``model``, a folder, in the terminal. With a ``prompt``: answer it, print the answer, end."""
 
-    model: str = MISSING
+    model_path: str = MISSING
     system: str = ""
     prompt: str = ""
     sampling: SamplingConfig = field(

@@ -17,7 +17,7 @@ class EvalConfig:
     are kept with what all models answered.
     """
 
-    models: dict[str, str] = MISSING
+    models: dict[str, str] = field(default_factory=dict)
     corpus: str = MISSING
     conversations: str = MISSING
     tasks: list[str] = field(default_factory=lambda: ["bits_per_byte", "doc_qa", "arithmetic"])
@@ -33,7 +33,7 @@ class EvalConfig:
     def __post_init__(self) -> None:
         if not self.models:
             raise ConfigError(
-                "eval.models={} names no model; use e.g. eval.models={base: runs/pretrain/latest}"
+                "eval.models={} names no model; name one, e.g. +models.base=runs/pretrain/latest"
             )
         if not self.tasks:
             raise ConfigError("eval.tasks=[] asks for nothing; use e.g. eval.tasks=[doc_qa]")

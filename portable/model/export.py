@@ -77,13 +77,13 @@ When this folder was written, transformers loaded it and its logits agreed with 
 
 
 def run_export(config: ExportConfig, workspace: Workspace) -> Artefact:
-    """Write ``config.model`` into ``workspace.dir``, check it with transformers, and seal it.
+    """Write ``config.model_path`` into ``workspace.dir``, check it with transformers, and seal it.
 
     Raises: ArtefactError if the source is no model of ours, or if transformers computes something else.
     """
-    source, target = Path(config.model), workspace.dir
+    source, target = Path(config.model_path), workspace.dir
     if source.resolve() == target.resolve():
-        raise ConfigError(f"export.model={config.model} is also the output folder; name another output_dir")
+        raise ConfigError(f"export.model_path={config.model_path} is also the output folder; name another output_dir")
     dtype = _TORCH_DTYPES.get(config.dtype) or _stored_dtype(source)
     # The reference kernels are the meaning: what is compared with transformers is no machine's fast path.
     kernels = KernelSet("any", "fp32", entries=REFERENCE_ENTRIES)
@@ -207,6 +207,6 @@ def _check_finite(model: Decoder, config: ExportConfig) -> None:
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise ArtefactError(
-                f"'{name}' of {config.model} holds values that are not finite as {config.dtype.name}; "
+                f"'{name}' of {config.model_path} holds values that are not finite as {config.dtype.name}; "
                 "use export.dtype=bf16 or fp32, or look for the training step that broke it"
             )

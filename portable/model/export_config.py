@@ -25,7 +25,7 @@ class ExportConfig:
     ``max_logit_difference``, computed in float32 by us and by transformers.
     """
 
-    model: str = MISSING
+    model_path: str = MISSING
     dtype: ExportDtype = ExportDtype.keep
     num_check_sequences: int = 4
     max_logit_difference: float = 1e-4

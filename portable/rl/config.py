@@ -45,7 +45,7 @@ class RlConfig(TrainConfig):
     sample: a control that must not learn.
     """
 
-    model: str = MISSING
+    model_path: str = MISSING
     num_digits: int = 1
     seeds: list[int] = field(default_factory=lambda: [0])
     prompts_per_rollout: int = 32

@@ -63,7 +63,7 @@ def _run_seed(
     if (folder / SEAL).is_file():
         return open_artefact(folder, "model").summary
     runtime.seed_everything(seed)
-    path = Path(config.model)
+    path = Path(config.model_path)
     model, model_config = load_model(path, runtime.kernels, config_dtype(runtime), runtime.torch_device)
     tokenizer = Tokenizer.load(path)
     reference = _reference(path, runtime, config) if config.grpo.kl_coef > 0 else None

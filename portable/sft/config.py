@@ -46,7 +46,7 @@ class AdapterConfig:
 
 @dataclass(kw_only=True, slots=True)
 class SftConfig(TrainConfig):
-    """Fine-tune the model folder ``model`` on the conversations folder ``data``.
+    """Fine-tune the model folder ``model_path`` on the conversations folder ``data``.
 
     ``steps=0`` means ``epochs`` passes over the data. Batch sizes are in rows of at most ``seq_len`` tokens;
     with ``packing`` a row holds as many whole conversations as fit. ``arithmetic_format_examples``
@@ -54,17 +54,17 @@ class SftConfig(TrainConfig):
     form and from no knowledge of sums. ``num_questions`` held-out questions are answered before and after.
     """
 
-    model: str = MISSING
+    model_path: str = MISSING
     data: str = MISSING
     steps: int = 0
-    epochs: float = 3.0
+    epochs: float = 2.0
     seq_len: int = 256
     micro_batch_size: int = 4
-    global_batch_size: int = 8
+    global_batch_size: int = 4
     packing: bool = True
     overlong: Overlong = Overlong.drop
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
-    arithmetic_format_examples: int = 3000
+    arithmetic_format_examples: int = 2000
     arithmetic_num_digits: int = 1
     num_questions: int = 64
     max_new_tokens: int = 48

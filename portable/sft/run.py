@@ -50,13 +50,15 @@ class _Data:
 
 
 def run_sft(config: SftConfig, runtime: Runtime, engine: EngineConfig, workspace: Workspace) -> Artefact:
-    """Fine-tune ``config.model`` and seal the result, a whole model folder also where an adapter was trained.
+    """Fine-tune ``config.model_path`` and seal the result.
 
-    Held-out loss (nats per answer token) and answer F1 are measured before and after. A second call on the
-    same workspace continues from the newest checkpoint. Raises: ConfigError if lengths or batch sizes do not
-    fit.
+    That is a whole model folder, also where an adapter was trained. Held-out loss (nats per answer token) and
+    answer F1 are measured before and after. A second call on the same workspace continues from the newest
+    checkpoint.
+
+    Raises: ConfigError if lengths or batch sizes do not fit.
     """
-    base = Path(config.model)
+    base = Path(config.model_path)
     tokenizer = Tokenizer.load(base)
     runtime.seed_everything(config.seed)
     model, model_config = load_model(
@@ -231,8 +233,8 @@ def _finish(
 def _check_seq_len(config: SftConfig, model: ModelConfig) -> None:
     if config.seq_len > model.max_seq_len:
         raise ConfigError(
-            f"sft.seq_len={config.seq_len} is longer than the {model.max_seq_len} tokens that {config.model} "
-            f"was made for; use at most {model.max_seq_len}"
+            f"sft.seq_len={config.seq_len} is longer than the {model.max_seq_len} tokens that "
+            f"{config.model_path} was made for; use at most {model.max_seq_len}"
         )
 
 

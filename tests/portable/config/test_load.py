@@ -10,14 +10,14 @@ from portable.job.schema import MachineConfig
 HARDWARE = sorted(file.stem for file in (conf_dir() / "hardware").glob("*.yaml"))
 INPUTS = {
     "data": [],
-    "pretrain": ["data=d"],
+    "pretrain": ["data=d", "steps=3"],
     "synth": ["data=d"],
-    "sft": ["model=m", "data=d"],
-    "rl": ["model=m"],
-    "eval": ["models={base: m}", "corpus=c", "conversations=v"],
-    "export": ["model=m"],
-    "serve": ["model=m"],
-    "chat": ["model=m"],
+    "sft": ["model_path=m", "data=d"],
+    "rl": ["model_path=m", "steps=3"],
+    "eval": ["+models.base=m", "corpus=c", "conversations=v"],
+    "export": ["model_path=m"],
+    "serve": ["model_path=m"],
+    "chat": ["model_path=m"],
     "run": [],
 }
 
@@ -57,8 +57,8 @@ def test_a_users_choice_wins_over_the_hardwares() -> None:
 
 
 def test_disputed_figures_give_no_peak() -> None:
-    assert load("chat", ["hardware=ascend_910b", "model=m"]).hardware.peak_flops("bf16") is None
-    assert load("chat", ["hardware=cuda_h100", "model=m"]).hardware.peak_flops("bf16") == 989.5e12
+    assert load("chat", ["hardware=ascend_910b", "model_path=m"]).hardware.peak_flops("bf16") is None
+    assert load("chat", ["hardware=cuda_h100", "model_path=m"]).hardware.peak_flops("bf16") == 989.5e12
 
 
 def test_a_recipe_takes_overrides_of_any_stage() -> None:
@@ -82,7 +82,7 @@ def test_a_recipe_takes_overrides_of_any_stage() -> None:
 )
 def test_a_wrong_word_is_named_with_its_neighbour(overrides, said) -> None:
     with pytest.raises(ConfigError) as error:
-        load("pretrain", ["data=d", *overrides])
+        load("pretrain", ["data=d", "steps=3", *overrides])
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -90,13 +90,13 @@ def test_a_wrong_word_is_named_with_its_neighbour(overrides, said) -> None:
 def test_a_users_folder_adds_choices(tmp_path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.yaml").write_text("defaults: [base_model, _self_]\nhidden_size: 96\n")
-    job = load("pretrain", ["data=d", "model=mine"], config_dir=tmp_path)
+    job = load("pretrain", ["data=d", "steps=3", "model=mine"], config_dir=tmp_path)
     assert job.model.hidden_size == 96
 
 
 def test_values_are_checked_when_the_dataclass_is_built() -> None:
-    with pytest.raises(ConfigError, match="num_kv_heads=3 does not divide num_heads"):
-        load("pretrain", ["data=d", "model.num_kv_heads=3"])
+    with pytest.raises(ConfigError, match="num_kv_heads=4 does not divide num_heads"):
+        load("pretrain", ["data=d", "steps=3", "model.num_kv_heads=4"])
 
 
 def test_the_composed_config_prints_every_default() -> None:

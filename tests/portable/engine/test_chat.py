@@ -117,9 +117,9 @@ def test_one_shot_prints_the_answer_and_ends(
     model_dir: Path, runtime: Runtime, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sampling = SamplingConfig(max_new_tokens=8, temperature=0)
-    run_chat(ChatConfig(model=str(model_dir), prompt="hi", sampling=sampling), runtime, NativeEngineConfig())
+    run_chat(ChatConfig(model_path=str(model_dir), prompt="hi", sampling=sampling), runtime, NativeEngineConfig())
     first = capsys.readouterr().out
-    run_chat(ChatConfig(model=str(model_dir), prompt="hi", sampling=sampling), runtime, NativeEngineConfig())
+    run_chat(ChatConfig(model_path=str(model_dir), prompt="hi", sampling=sampling), runtime, NativeEngineConfig())
     assert capsys.readouterr().out == first
     assert len(first.strip()) > 0
 
@@ -128,5 +128,5 @@ def test_talking_reads_the_terminal_until_its_end(
     model_dir: Path, runtime: Runtime, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("/help\n/quit\n"))
-    run_chat(ChatConfig(model=str(model_dir)), runtime, NativeEngineConfig())
+    run_chat(ChatConfig(model_path=str(model_dir)), runtime, NativeEngineConfig())
     assert capsys.readouterr().out.count("/reset") == 2

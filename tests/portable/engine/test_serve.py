@@ -59,7 +59,7 @@ def test_a_variable_without_a_key_is_refused(monkeypatch: pytest.MonkeyPatch, va
 
 def test_a_taken_port_is_told_before_the_model_is_loaded(tmp_path: Path, runtime: Runtime) -> None:
     with bind("127.0.0.1", 0) as bound:
-        config = ServeConfig(model=str(tmp_path / "no model"), port=bound.getsockname()[1])
+        config = ServeConfig(model_path=str(tmp_path / "no model"), port=bound.getsockname()[1])
         with pytest.raises(UserError, match="the port is in use"):
             run_serve(config, runtime, NativeEngineConfig())
 
@@ -94,7 +94,7 @@ def test_serves_under_the_folders_name_until_a_signal(
     previous = signal.signal(signal.SIGTERM, lambda *_: None)
     thread.start()
     try:
-        run_serve(ServeConfig(model=str(model_dir), port=0), runtime, NativeEngineConfig())
+        run_serve(ServeConfig(model_path=str(model_dir), port=0), runtime, NativeEngineConfig())
     finally:
         ended.set()
         thread.join(timeout=60)

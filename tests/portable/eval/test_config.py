@@ -16,8 +16,8 @@ from portable.eval.config import EvalConfig
 )
 def test_a_bad_setting_is_named(settings: dict, field: str):
     with pytest.raises(ConfigError, match=field):
-        EvalConfig(**settings)
+        EvalConfig(**{"models": {"base": "x"}, **settings})
 
 
 def test_values_that_are_still_missing_are_let_through():
-    assert EvalConfig().corpus == "???"
+    assert EvalConfig(models={"base": "x"}).corpus == "???"

@@ -104,7 +104,7 @@ def test_wrong_recipes_are_refused_before_anything_runs(job) -> None:
     with pytest.raises(ConfigError, match="'@data', which is not made before"):
         check_recipe(load("run", ["recipe=quickstart", "stages=[synth]"]))
     with pytest.raises(ConfigError, match="no settings"):
-        check_recipe(load("run", ["recipe=quickstart", "synth=null"]))
+        check_recipe(load("run", ["recipe=quickstart", "stages=[data,synth]", "synth=null"]))
     assert CALLS == []
 
 

@@ -22,7 +22,7 @@ def source(make_config, kernels, tokenizer, tmp_path):
 
 
 def export(source, target, **changes):
-    return run_export(ExportConfig(model=str(source), **changes), Workspace(target))
+    return run_export(ExportConfig(model_path=str(source), **changes), Workspace(target))
 
 
 def test_export_is_checked_sealed_and_loads(source, make_config, tmp_path):
@@ -66,7 +66,7 @@ def test_values_that_overflow_the_format_are_refused(source, kernels, tokenizer,
 
 def test_different_logits_fail(source, kernels):
     model, _ = load_model(source, kernels)
-    config = ExportConfig(model=str(source))
+    config = ExportConfig(model_path=str(source))
     assert compare_logits(model, source, config) <= 1e-4
     with torch.no_grad():
         model.blocks[1].mlp.down.weight[0, 0] += 0.1

@@ -5,7 +5,7 @@ from portable.model.export_config import ExportConfig, ExportDtype
 
 
 def test_defaults_keep_the_format():
-    assert ExportConfig(model="m").dtype is ExportDtype.keep
+    assert ExportConfig(model_path="m").dtype is ExportDtype.keep
 
 
 @pytest.mark.parametrize(
@@ -18,4 +18,4 @@ def test_defaults_keep_the_format():
 )
 def test_settings_that_would_check_nothing_are_refused(changes, words):
     with pytest.raises(ConfigError, match=words):
-        ExportConfig(model="m", **changes)
+        ExportConfig(model_path="m", **changes)

@@ -15,7 +15,7 @@ from portable.rl.config import GrpoConfig, RlConfig
 )
 def test_impossible_settings_are_named(settings, field) -> None:
     with pytest.raises(ConfigError, match=field):
-        RlConfig(steps=1, model="m", **settings)
+        RlConfig(steps=1, model_path="m", **settings)
 
 
 @pytest.mark.parametrize("field", ["clip_low", "clip_high", "kl_coef"])
@@ -25,4 +25,4 @@ def test_negative_coefficients_are_refused(field) -> None:
 
 
 def test_equal_parts_are_accepted() -> None:
-    assert RlConfig(steps=1, model="m", prompts_per_rollout=4, num_samples=4, updates_per_rollout=8).num_samples == 4
+    assert RlConfig(steps=1, model_path="m", prompts_per_rollout=4, num_samples=4, updates_per_rollout=8).num_samples == 4

@@ -17,7 +17,7 @@ class FakeTokenizer:
     pad_token_id = 0
     stop_token_ids = (1,)
     special_tokens = ()
-    config: dict[str, str] = {}  # noqa: RUF012
+    settings: dict[str, str] = {}  # noqa: RUF012
     chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
 
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
@@ -42,7 +42,7 @@ class FakeEngine:
 
 
 def source_of(**settings) -> RolloutSource:
-    config = RlConfig(steps=1, model="m", **{"prompts_per_rollout": 4, "num_samples": 6, "micro_batch_size": 5, **settings})
+    config = RlConfig(steps=1, model_path="m", **{"prompts_per_rollout": 4, "num_samples": 6, "micro_batch_size": 5, **settings})
     return RolloutSource(FakeEngine(), ArithmeticTask(), config, 0, None, 0, 1)
 
 
@@ -100,7 +100,7 @@ def test_continues_in_the_middle_of_a_rollout() -> None:
 
 
 def test_two_ranks_share_a_step_without_overlap() -> None:
-    config = RlConfig(steps=1, model="m", prompts_per_rollout=4, num_samples=6)
+    config = RlConfig(steps=1, model_path="m", prompts_per_rollout=4, num_samples=6)
     ranks = [RolloutSource(FakeEngine(), ArithmeticTask(), config, 0, None, rank, 2) for rank in range(2)]
     together = sorted(rows(ranks[0].next_batches()) + rows(ranks[1].next_batches()))
     assert together == sorted(rows(source_of().next_batches()))
@@ -120,7 +120,7 @@ def test_collated_rows_weigh_answers_only(aggregation: LossAggregation) -> None:
 
 
 def test_the_reference_scores_every_micro_batch() -> None:
-    config = RlConfig(steps=1, model="m", prompts_per_rollout=2, num_samples=2, grpo=GrpoConfig(kl_coef=0.1))
+    config = RlConfig(steps=1, model_path="m", prompts_per_rollout=2, num_samples=2, grpo=GrpoConfig(kl_coef=0.1))
     source = RolloutSource(FakeEngine(), ArithmeticTask(), config, 0, lambda b: torch.full(b.input_ids_BT.shape, -7.0), 0, 1)
     (batch,) = source.next_batches()
     assert (batch.ref_log_probs_BT == -7.0).all()

@@ -7,7 +7,7 @@ from portable.sft.config import AdapterConfig, SftConfig
 @pytest.mark.parametrize(
     ("settings", "field"),
     [
-        ({"steps": -1}, "train.steps=-1"),
+        ({"steps": -1}, "steps=-1"),
         ({"epochs": 0.0}, "sft.epochs=0"),
         ({"seq_len": 0}, "sft.seq_len=0"),
         ({"num_questions": 0}, "sft.num_questions=0"),

@@ -27,7 +27,7 @@ ENGINE = NativeEngineConfig(max_batch_size=8)
 @pytest.fixture
 def config(model_dir: Path, data_dir: Path) -> SftConfig:
     return SftConfig(
-        model=str(model_dir),
+        model_path=str(model_dir),
         data=str(data_dir),
         epochs=30.0,
         seq_len=96,
@@ -73,7 +73,7 @@ def test_the_same_settings_give_the_same_weights(config: SftConfig, runtime: Run
 def test_lora_trains_a_part_and_leaves_a_whole_model(config: SftConfig, runtime: Runtime, tmp_path: Path):
     config = replace(config, epochs=20.0, adapter=AdapterConfig(kind=AdapterKind.lora, r=4, alpha=8.0))
     artefact = run(config, runtime, tmp_path)
-    base, _ = load_model(Path(config.model), runtime.kernels)
+    base, _ = load_model(Path(config.model_path), runtime.kernels)
     tuned, _ = load_model(tmp_path, runtime.kernels)
     assert artefact.summary["parameters_trained"] < sum(p.numel() for p in base.parameters())
     assert torch.equal(base.embed.weight, tuned.embed.weight)
@@ -119,7 +119,7 @@ from portable.train.config import AdamWConfig, CheckpointConfig
 model, data, out = sys.argv[1:]
 runtime = build_runtime(HardwareConfig(name="cpu", backend="cpu"), SingleConfig(), PrecisionConfig(),
                         CommunicatorConfig(name="gloo"), KernelConfig())
-config = SftConfig(model=model, data=data, steps=40, seq_len=96, micro_batch_size=2, global_batch_size=4,
+config = SftConfig(model_path=model, data=data, steps=40, seq_len=96, micro_batch_size=2, global_batch_size=4,
                    arithmetic_format_examples=8, num_questions=2, max_new_tokens=4,
                    optim=AdamWConfig(lr=0.01),
                    adapter=AdapterConfig(kind=AdapterKind.lora, r=2, dropout=0.2),

@@ -92,5 +92,5 @@ def test_a_corpus_is_read_as_it_was_written(corpus: Path, pages: list[Document])
 
 def test_a_split_without_a_pair_is_an_error(config: SynthConfig, tmp_path: Path):
     with pytest.raises(DataError, match="no train pair out of 60 requested"):
-        run_synth(replace(config, min_answer_chars=150), Workspace(tmp_path / "out"))
+        run_synth(replace(config, min_answer_chars=110), Workspace(tmp_path / "out"))
     assert not (tmp_path / "out" / "artefact.json").exists()

@@ -360,3 +360,33 @@ def test_a_dead_engine_shows_in_health(tokenizer: Tokenizer) -> None:
         with pytest.raises(openai.InternalServerError, match="unexpected error"):
             client_at(port).completions.create(model="tiny", prompt="a")
         assert get(port, "/health") == (503, {"status": "stopped"})
+
+
+class FailsLater(SlowSession):
+    """Gives one token, then breaks."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self.num_steps = 0
+
+    def step(self) -> list[Any]:
+        self.num_steps += 1
+        if self.num_steps > 1:
+            raise PortableError("out of memory")
+        return self.inner.step()
+
+
+class FailsLaterEngine(SlowEngine):
+    def session(self) -> SlowSession:
+        self.opened.append(FailsLater(self.engine.session()))
+        return self.opened[-1]
+
+
+def test_an_error_in_the_middle_of_a_stream_travels_as_an_event(engine: NativeEngine) -> None:
+    with serving(FailsLaterEngine(engine)) as port:  # pyright: ignore[reportArgumentType]
+        stream = client_at(port).completions.create(
+            model="tiny", prompt="dog", max_tokens=9, stream=True, seed=1
+        )
+        with pytest.raises(openai.APIError, match="out of memory"):
+            list(stream)
+        assert get(port, "/health")[0] == 200

@@ -132,7 +132,7 @@ def test_numbers_of_each_section_are_there(run: Run):
         "0.676 – 0.844",
         "n = 642",
         "3.1e-06",
-        "portable chat model=",
+        "portable chat model_path=",
         "Files differed from that revision",
         "stages: [data, pretrain",
         "2.13.0",

@@ -8,6 +8,10 @@ JOIN = Document(
 )
 
 
+def page(text: str, name: str, module: str, kind: str = "function") -> Document:
+    return Document(text, name, {"name": name, "module": module, "kind": kind})
+
+
 def reference(document: Document, *, unique: bool = True) -> dict[str, str]:
     drafts = reference_drafts(document, sentence_is_unique=unique)
     return {draft.rule: draft.answer.of(document.text) for draft in drafts}
@@ -28,13 +32,20 @@ def test_a_reference_page_is_asked_for_purpose_signature_and_name():
     assert "What does str.join do?" in purpose.questions
 
 
-def test_the_module_is_asked_for_where_the_name_shows_it():
-    page = Document(
-        "os.path.join(a, *p)\n\nJoin paths.",
-        "x",
-        {"name": "os.path.join", "module": "os.path", "kind": "function"},
+def test_package_and_module_are_asked_for_where_the_name_shows_them():
+    assert (
+        reference(page("os.path.join(a, *p)\n\nJoin paths.", "os.path.join", "os.path"))["module"]
+        == "os.path"
     )
-    assert reference(page)["module"] == "os.path"
+    assert reference(page("os.path.join(a, *p)\n\nJoin paths.", "os.path.join", "os.path"))["package"] == "os"
+    top = reference(page("json.dumps(x)\n\nMake JSON of it.", "json.dumps", "json"))
+    assert top["package"] == "json"
+    assert "module" not in top
+
+
+def test_a_name_too_long_to_be_told_from_its_neighbours_is_passed_over():
+    name = "pack.age." + "x" * 40
+    assert reference(page(f"{name}(a)\n\nDo it all at once.", name, "pack.age")) == {}
 
 
 def test_the_reversed_question_needs_a_sentence_of_its_own():
@@ -42,36 +53,26 @@ def test_the_reversed_question_needs_a_sentence_of_its_own():
 
 
 def test_a_headline_word_before_the_name_is_not_part_of_the_answer():
-    page = Document(
-        "class abc.ABC(x)\n\nHelper class of many.",
-        "x",
-        {"name": "abc.ABC", "module": "abc", "kind": "class"},
-    )
-    assert reference(page) == {
+    assert reference(page("class abc.ABC(x)\n\nHelper class of many.", "abc.ABC", "abc", "class")) == {
         "purpose": "Helper class of many.",
         "signature": "abc.ABC(x)",
-        "module": "abc",
+        "package": "abc",
         "reverse": "abc.ABC",
     }
 
 
 def test_a_one_line_docstring_needs_no_full_stop():
-    page = Document("f.g()\n\nReturn the whole lot", "x", {"name": "f.g", "module": "f", "kind": "function"})
-    assert reference(page)["purpose"] == "Return the whole lot"
+    assert reference(page("f.g()\n\nReturn the whole lot", "f.g", "f"))["purpose"] == "Return the whole lot"
 
 
 def test_a_list_a_signature_or_an_endless_sentence_describes_nothing():
     for body in ("* one\n* two", "g(x) -> int\n", "Yes.", "word " * 60 + "end.", "two lines\nwithout an end"):
-        page = Document(f"f.g()\n\n{body}", "x", {"name": "f.g", "module": "f", "kind": "function"})
-        assert described_sentence(page) is None, body
+        assert described_sentence(page(f"f.g()\n\n{body}", "f.g", "f")) is None, body
 
 
 def test_a_long_signature_is_not_asked_for():
     arguments = ", ".join(f"argument{number}" for number in range(12))
-    page = Document(
-        f"f.g({arguments})\n\nDo it all at once.", "x", {"name": "f.g", "module": "f", "kind": "function"}
-    )
-    assert "signature" not in reference(page)
+    assert "signature" not in reference(page(f"f.g({arguments})\n\nDo it all at once.", "f.g", "f"))
 
 
 def test_a_document_without_a_name_is_no_reference_page():

@@ -18,8 +18,8 @@ def ask(documents: list[Document], count: int = 2, seed: int = 0) -> list[Outcom
 
 def test_every_answer_is_the_span_it_names(pages: list[Document]):
     texts = {page.id: page.text for page in pages}
-    pairs = [outcome.pair for outcome in ask(pages, count=4) if outcome.pair]
-    assert {pair.rule for pair in pairs} == {"purpose", "signature", "module", "reverse"}
+    pairs = [outcome.pair for outcome in ask(pages, count=5) if outcome.pair]
+    assert {pair.rule for pair in pairs} == {"purpose", "signature", "package", "module", "reverse"}
     assert all(fold(texts[pair.document_id][pair.start : pair.end]) == pair.answer for pair in pairs)
 
 
