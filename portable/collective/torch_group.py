@@ -8,8 +8,10 @@ without it, later collectives silently do nothing.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import datetime
+import gc
 import logging
 import time
 from collections.abc import Generator, Sequence
@@ -25,6 +27,7 @@ from portable.core.errors import CapabilityError, CollectiveError, ShapeError
 
 logger = logging.getLogger(__name__)
 HOST_TRANSPORT = "gloo"
+_DRAIN_S = 0.2  # for the transport's threads, before the interpreter may end
 _GRACE_S = 1.0  # after a failure: how long the other ranks have to say that they arrived too
 _TORCH_OPS = {
     ReduceOp.sum: dist.ReduceOp.SUM,
@@ -82,6 +85,7 @@ class TorchGroup:
             self.process_group = dist.group.WORLD
             on_host = (transport or communicator) == HOST_TRANSPORT
             self._control = self.process_group if on_host else new_host_group(timeout_s)
+        atexit.register(self.close)
 
     def all_reduce(self, tensor: Tensor, op: ReduceOp = ReduceOp.sum) -> Tensor:
         """Return the reduction over all ranks; same shape and dtype."""
@@ -150,9 +154,19 @@ class TorchGroup:
         self.sum_scalar(0.0)
 
     def close(self) -> None:
-        """Leave the group; the world it stood on is gone afterwards."""
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        """Leave the group; the world it stood on is gone afterwards. A process that ends does so by itself.
+
+        A thread of the transport may still be waiting for Python's lock, to let go of the last tensor. If
+        the interpreter ends meanwhile, the process aborts after all its work; so the thread gets its turn.
+        """
+        atexit.unregister(self.close)
+        if not dist.is_initialized():
+            return
+        dist.destroy_process_group()
+        self.process_group = None
+        self._control = None
+        gc.collect()  # who lets go of the last reference to a torch group waits for its threads
+        time.sleep(_DRAIN_S)
 
     def _composed(self, tensor: Tensor, op: ReduceOp) -> tuple[Any, int]:  # Any: torch's ReduceOp is untyped
         """Return the reduction to ask torch for, and what to divide its result by."""

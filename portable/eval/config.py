@@ -24,7 +24,7 @@ class EvalConfig:
     seq_len: int = 256
     num_questions: int = 200
     num_documents: int = 0
-    max_new_tokens: int = 48
+    max_new_tokens: int = 40
     arithmetic_num_digits: int = 1
     num_resamples: int = 1000
     num_samples: int = 8

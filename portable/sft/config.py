@@ -67,7 +67,7 @@ class SftConfig(TrainConfig):
     arithmetic_format_examples: int = 2000
     arithmetic_num_digits: int = 1
     num_questions: int = 64
-    max_new_tokens: int = 48
+    max_new_tokens: int = 40
     seed: int = 0
 
     def __post_init__(self) -> None:

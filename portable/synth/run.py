@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import io
 import json
 import logging
 import math
@@ -11,14 +10,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import zstandard
-
 from portable.core.artefact import Artefact, open_artefact, seal
 from portable.core.errors import DataError
 from portable.core.random import derive_seed
 from portable.core.record import Conversation, Document, Message
-from portable.core.storage import explain_os_errors, write_json, write_text
+from portable.core.storage import write_json, write_text
 from portable.core.workspace import Workspace
+from portable.data.format.corpus import read_documents
 from portable.synth.config import SynthConfig
 from portable.synth.gate import Gate, Ledger
 from portable.synth.teacher.protocol import TEACHERS, QaPair, Teacher
@@ -43,7 +41,8 @@ def run_synth(config: SynthConfig, workspace: Workspace) -> Artefact:
     samples: list[dict[str, Any]] = []
     try:
         for split, limit in (("train", config.max_train), ("heldout", config.max_heldout)):
-            documents = draw_documents(read_documents(corpus.path, split), config.max_documents, config.seed)
+            file = corpus.path / "documents" / f"{split}.jsonl.zst"
+            documents = draw_documents(read_documents(file), config.max_documents, config.seed)
             pairs, ledger = collect_pairs(
                 teacher, documents, limit, gate, config.teacher.questions_per_document
             )
@@ -97,19 +96,6 @@ def draw_documents(documents: Iterator[Document], limit: int, seed: int) -> list
     in.
     """
     return heapq.nsmallest(limit, documents, key=lambda doc: (derive_seed(seed, "document", doc.id), doc.id))
-
-
-def read_documents(corpus: Path, split: str) -> Iterator[Document]:
-    """Yield the documents of a corpus folder's split, train or heldout."""
-    path = corpus / "documents" / f"{split}.jsonl.zst"
-    with (
-        explain_os_errors(path, "read"),
-        path.open("rb") as file,
-        zstandard.ZstdDecompressor().stream_reader(file) as stream,
-    ):
-        for line in io.TextIOWrapper(stream, encoding="utf-8"):
-            row = json.loads(line)
-            yield Document(row["text"], row["id"], row["metadata"])
 
 
 def _to_conversation(pair: QaPair, split: str, number: int, teacher: str) -> Conversation:

@@ -52,6 +52,10 @@ class Throughput:
         self._paused_at: float | None = None
         self._start = clock()
 
+    def restart(self) -> None:
+        """Forget the time until now."""
+        self._start = self._clock()
+
     def pause(self) -> None:
         """Stop the clock, e.g. for an evaluation."""
         self._paused_at = self._clock()

@@ -102,17 +102,18 @@ class Trainer:
             )
 
     def fit(self) -> None:
-        """Train to the last step, from the newest checkpoint if there is one, and leave a checkpoint of the
-        end.
+        """Train to the last step, from the newest whole checkpoint if any; leave a checkpoint of the end.
 
         Raises: DivergedError, naming the step, if the loss or the gradient is not finite.
         """
         self.resume()
-        self.model.train()
+        self._throughput.restart()
         try:
             with progress_bar("training", self.step, self.config.steps, show=self._shows_progress) as advance:
                 while self.step < self.config.steps:
                     batches = self.source.next_batches()
+                    if not self.module.training:  # a source that samples, or an evaluation, left it so
+                        self.model.train()
                     self._unlogged.append(self.train_step(batches))
                     self._unlogged_tokens += sum(batch.num_tokens for batch in batches)
                     self.step += 1
@@ -143,9 +144,8 @@ class Trainer:
                 loss_sum = self.objective(self.model, batch.to(self.runtime.torch_device))
             # Wrappers average gradients over ranks; we want the mean over terms instead.
             strategy.backward(loss_sum.loss * (group.size / num_terms))
-            sums.append(
-                LossSum(loss_sum.loss.detach(), loss_sum.metrics)
-            )  # no .item() here: it would stall the device
+            # Kept as tensors: fetching a number here would let the host wait for the device.
+            sums.append(LossSum(loss_sum.loss.detach(), loss_sum.metrics))
         grad_norm = strategy.clip_grad_norm(self.module, self.config.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -196,15 +196,12 @@ class Trainer:
         self._throughput.pause()
         if self.evaluate is not None and evaluates:
             self._record(self.evaluate(self.step))
-            self.model.train()
         if saves:  # after the log, which would have found a loss that is not finite, and after the evaluation
             self._checkpointer.save(self.step, {"tokens_seen": self.tokens_seen})
         self._throughput.go_on()
 
     def _log(self) -> float:
-        """Fetch the numbers of all steps since the last call, in one transfer; record the last step's; return
-        its loss.
-        """
+        """Fetch all numbers since the last call in one transfer; record the last step's, return its loss."""
         results, self._unlogged = self._unlogged, []
         table = torch.stack(
             [torch.stack([r.loss_mean, r.grad_norm.float(), *r.metrics.values()]) for r in results]

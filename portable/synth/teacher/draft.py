@@ -63,7 +63,7 @@ def described_sentence(document: Document) -> Span | None:
         if not is_prose(text) or not _is_statement(text):
             return None  # what follows a list or a doctest is no longer about the subject as such
         sentence = first_sentence(document.text, block)
-        if sentence is None and "\n" not in text:
+        if sentence is None and "\n" not in text and not text.endswith(":"):
             sentence = block  # many one-line docstrings lack the full stop
         return sentence if sentence is not None and _fits(sentence.of(document.text)) else None
     return None

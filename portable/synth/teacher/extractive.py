@@ -21,9 +21,15 @@ from portable.synth.teacher.draft import (
 from portable.synth.teacher.protocol import Outcome, QaPair
 
 logger = logging.getLogger(__name__)
-_RANK = {
-    **{"purpose": 0, "package": 1, "module": 1, "signature": 1, "reverse": 2},  # of a page about one thing
-    **{"section": 0, "definition": 0, "cloze": 1},  # of any other text
+_RANK = {  # the first five are of pages about one thing, the others of any other text
+    "purpose": 0,
+    "package": 1,
+    "module": 1,
+    "signature": 1,
+    "reverse": 2,
+    "section": 0,
+    "definition": 0,
+    "cloze": 1,
 }
 
 

@@ -11,7 +11,7 @@ from portable.core.record import Conversation, Document
 from portable.core.workspace import Workspace
 from portable.synth.config import SynthConfig
 from portable.synth.gate import Gate
-from portable.synth.run import collect_pairs, draw_documents, read_documents, run_synth
+from portable.synth.run import collect_pairs, draw_documents, run_synth
 from portable.synth.teacher.config import ExtractiveTeacherConfig, OpenAiTeacherConfig
 from portable.synth.teacher.extractive import ExtractiveTeacher
 
@@ -86,8 +86,10 @@ def test_documents_are_drawn_whatever_their_order(pages: list[Document]):
     assert drawn != draw_documents(iter(pages), 10, seed=5)
 
 
-def test_a_corpus_is_read_as_it_was_written(corpus: Path, pages: list[Document]):
-    assert list(read_documents(corpus, "train")) == pages[:30]
+def test_a_limit_on_documents_is_kept(config: SynthConfig, tmp_path: Path):
+    artefact = run_synth(replace(config, max_documents=5), Workspace(tmp_path / "out"))
+    assert len({item.metadata["document_id"] for item in read(artefact.path, "train")}) == 5
+    assert artefact.summary["train"] == 10
 
 
 def test_a_split_without_a_pair_is_an_error(config: SynthConfig, tmp_path: Path):

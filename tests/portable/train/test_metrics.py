@@ -33,6 +33,15 @@ def test_speed_is_tokens_over_time_since_the_last_reading():
     assert speed.read(100)["tokens_per_s"] == pytest.approx(100.0)
 
 
+def test_the_time_before_the_start_does_not_count():
+    clock = Clock()
+    speed = Throughput(clock=clock)
+    clock.now += 50.0
+    speed.restart()
+    clock.now += 1.0
+    assert speed.read(100)["tokens_per_s"] == pytest.approx(100.0)
+
+
 def test_pauses_do_not_count():
     clock = Clock()
     speed = Throughput(clock=clock)

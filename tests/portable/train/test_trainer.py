@@ -208,7 +208,7 @@ def test_numbers_are_recorded_at_the_log_interval_and_at_the_end(tmp_path: Path)
     assert sink.rows[-1][1]["tokens_seen"] == 8 * 4 * 6
 
 
-def test_evaluation_runs_at_its_cadence_in_evaluation_order(tmp_path: Path):
+def test_evaluation_runs_at_its_cadence(tmp_path: Path):
     sink, called = Recorder(), []
 
     def evaluate(step: int) -> dict[str, float]:
@@ -223,7 +223,23 @@ def test_evaluation_runs_at_its_cadence_in_evaluation_order(tmp_path: Path):
         (2, 2.0),
         (4, 4.0),
     ]
-    assert trainer.model.training  # the loop goes on in training mode
+
+
+def test_every_step_trains_in_training_mode(tmp_path: Path):
+    class Sampling(RowSource):
+        def next_batches(self) -> list[Batch]:
+            trainer.module.eval()  # as an engine that shares the weights does
+            return super().next_batches()
+
+    modes: list[bool] = []
+
+    def objective(model: nn.Module, batch: Batch) -> LossSum:
+        modes.append(model.training)
+        return next_token_loss(model, batch)
+
+    trainer = make_trainer(tmp_path, train_config(3), source=Sampling(2, 1), objective=objective)
+    trainer.fit()
+    assert modes == [True] * 3
 
 
 @pytest.mark.parametrize("log_every", [1, 4])

@@ -10,7 +10,8 @@ from torch.distributed.tensor import DTensor
 from portable.core.errors import PortableError
 from portable.device.protocol import Dtype
 from portable.parallel.build import STRATEGIES
-from portable.parallel.config import DdpConfig, FsdpConfig, PrecisionConfig
+from portable.parallel.config import DdpConfig, FsdpConfig, PrecisionConfig, SingleConfig
+from portable.parallel.strategies.single import SingleStrategy
 from portable.train.next_token import next_token_loss
 from tests.portable.train.support import TinyModel, make_runtime, rows_to_batch
 
@@ -28,8 +29,10 @@ def run() -> dict[str, Any]:
             runtime, "ddp", PrecisionConfig(param_dtype=Dtype.bf16, compute_dtype=Dtype.bf16)
         ),
     }
+    report["single"] = _message(
+        lambda: SingleStrategy(SingleConfig(), PrecisionConfig(), runtime.group, runtime.device)
+    )
     runtime.group.close()
-    report["single"] = _message(lambda: make_runtime("single"))
     return report
 
 

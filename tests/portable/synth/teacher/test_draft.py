@@ -66,7 +66,14 @@ def test_a_one_line_docstring_needs_no_full_stop():
 
 
 def test_a_list_a_signature_or_an_endless_sentence_describes_nothing():
-    for body in ("* one\n* two", "g(x) -> int\n", "Yes.", "word " * 60 + "end.", "two lines\nwithout an end"):
+    for body in (
+        "* one\n* two",
+        "g(x) -> int\n",
+        "Yes.",
+        "word " * 60 + "end.",
+        "two lines\nwithout an end",
+        "It is like this:",
+    ):
         assert described_sentence(page(f"f.g()\n\n{body}", "f.g", "f")) is None, body
 
 
