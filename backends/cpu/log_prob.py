@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from portable.kernel.reference import log_prob as reference
-from portable.kernel.reference.log_prob import CHUNK_ROWS, check_inputs, matmul_operands
+from portable.kernel.reference.log_prob import CHUNK_ROWS, check_inputs, matmul_operands, without_ignored
 
 # 256 MiB in float32: beyond, memory counts for more than the second matmul that keeping saves.
 MAX_KEPT_VALUES = 2**26
@@ -29,7 +29,7 @@ def token_log_probs(
     )  # autocast may narrow what came in as float32
     if too_large or too_coarse or not torch.is_grad_enabled():
         return reference.token_log_probs(hidden_ND, weight_VD, targets_N, temperature=temperature)
-    return _KeptLogProbs.apply(hidden, weight, targets_N, temperature)
+    return without_ignored(_KeptLogProbs.apply, hidden, weight, targets_N, temperature)
 
 
 class _KeptLogProbs(torch.autograd.Function):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from portable.core.errors import BackendUnavailable, ConfigError
 from portable.core.text import format_bytes
 from portable.device.select import GROUP, backend_names, load_backend
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _KNOWN = {"--json"}
 
@@ -35,7 +38,7 @@ def examine() -> dict[str, Any]:  # Any: JSON values
     from portable.job.environment import package_versions
     from portable.job.machine import look_for
 
-    hardware: list[dict[str, Any]] = []
+    hardware: list[dict[str, Any]] = []  # Any: JSON values
     for file in sorted((conf_dir() / "hardware").glob("*.yaml")):
         spec = load("chat", [f"hardware={file.stem}", "model_path=none"]).hardware
         found = look_for(spec)
@@ -57,9 +60,13 @@ def examine() -> dict[str, Any]:  # Any: JSON values
     }
 
 
-def _examine_backend(name: str) -> dict[str, Any]:
+def _examine_backend(name: str) -> dict[str, Any]:  # Any: JSON values
     point = next(point for point in entry_points(group=GROUP) if point.name == name)
-    row: dict[str, Any] = {"name": name, "provided_by": point.dist.name if point.dist else "?", "usable": False}
+    row: dict[str, Any] = {  # Any: JSON values
+        "name": name,
+        "provided_by": point.dist.name if point.dist else "?",
+        "usable": False,
+    }
     try:
         backend = load_backend(name)
         probe = backend.probe()
@@ -68,7 +75,11 @@ def _examine_backend(name: str) -> dict[str, Any]:
             return row
         device = backend.device()
     except (ImportError, BackendUnavailable) as error:  # a broken plug-in is a finding, not a crash
-        return row | {"looked_for": "its package", "found": str(error), "remedy": f"install {row['provided_by']} again"}
+        return row | {
+            "looked_for": "its package",
+            "found": str(error),
+            "remedy": f"install {row['provided_by']} again",
+        }
     info, memory, capability = device.info(), device.memory(), device.capability()
     return row | {
         "usable": True,
@@ -82,7 +93,7 @@ def _examine_backend(name: str) -> dict[str, Any]:
     }
 
 
-def _print(findings: dict[str, Any]) -> None:
+def _print(findings: dict[str, Any]) -> None:  # Any: JSON values, from examine
     from rich.console import Console
     from rich.table import Table
 
@@ -97,9 +108,12 @@ def _print(findings: dict[str, Any]) -> None:
     console.print(f"packages: {versions}", highlight=False)
 
 
-def _print_backend(console: Any, backend: dict[str, Any]) -> None:  # Any: rich's console
+def _print_backend(console: Console, backend: dict[str, Any]) -> None:  # Any: JSON values, from examine
     if not backend["usable"]:
-        console.print(f"[bold]{backend['name']}[/]: not usable: looked for {backend['looked_for']}; found {backend['found']}")
+        console.print(
+            f"[bold]{backend['name']}[/]: not usable: looked for {backend['looked_for']}; "
+            f"found {backend['found']}"
+        )
         return
     device, memory = backend["device"], backend["memory"]
     console.print(
@@ -111,4 +125,7 @@ def _print_backend(console: Any, backend: dict[str, Any]) -> None:  # Any: rich'
     console.print(f"  number formats: {dtypes}; communicator: {backend['communicator']}", highlight=False)
     for kind in ("strategies", "engines"):
         for name, reason in backend[kind].items():
-            console.print(f"  {kind[:-3] + 'y' if kind == 'strategies' else 'engine'} {name}: {reason or 'usable'}", highlight=False)
+            console.print(
+                f"  {kind[:-3] + 'y' if kind == 'strategies' else 'engine'} {name}: {reason or 'usable'}",
+                highlight=False,
+            )

@@ -43,7 +43,9 @@ def launch(verb: str, arguments: list[str]) -> int:
             result = run_job(
                 verb, to_dataclass(config), text, folder, command=command, show_progress=sys.stderr.isatty()
             )
-        except PortableError as error:  # kept from Hydra, which would print a line of its own and drop the other jobs
+        except (
+            PortableError
+        ) as error:  # kept from Hydra, which would print a line of its own and drop the other jobs
             failures.append(error)
             return None
         return str(result) if result is not None else None

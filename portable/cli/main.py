@@ -1,4 +1,7 @@
-"""``portable VERB [OVERRIDES]``. Help and version answer at once: nothing heavy is imported before the verb is known."""
+"""``portable VERB [OVERRIDES]``.
+
+Help and version answer at once: nothing heavy is imported before the verb is known.
+"""
 
 import sys
 from collections.abc import Sequence

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from portable.core.errors import ConfigError, did_you_mean
 
@@ -13,7 +12,9 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _UNKNOWN_KEY = re.compile(r"Could not override '(?P<key>[^']+)'|Key '(?P<struct>[^']+)' (?:is )?not in")
-_UNKNOWN_OPTION = re.compile(r"Could not (?:find|load) '(?P<path>[^']+)'|In '(?P<parent>[^']+)': Could not find '(?P<found>[^']+)'")
+_UNKNOWN_OPTION = re.compile(
+    r"Could not (?:find|load) '(?P<path>[^']+)'|In '(?P<parent>[^']+)': Could not find '(?P<found>[^']+)'"
+)
 _OPTIONS = re.compile(r"Available options in '(?P<group>[^']+)':\n(?P<names>(?:\t.*\n?)+)")
 _BAD_VALUE = re.compile(r"Error merging override (?P<override>\S+)\n(?P<why>[^\n]+)")
 _MISSING = re.compile(r"missing mandatory value: (?P<key>\S+)")
@@ -32,7 +33,8 @@ def explain(error: Exception, known: DictConfig | None = None) -> ConfigError:
         names = [name.strip() for name in options["names"].splitlines() if name.strip()]
         wanted = _last_path(text)
         return ConfigError(
-            f"{options['group']}={wanted} does not exist.{did_you_mean(wanted, names)} Choices: {', '.join(names)}"
+            f"{options['group']}={wanted} does not exist.{did_you_mean(wanted, names)} "
+            f"Choices: {', '.join(names)}"
         )
     if unknown := (_CHOICE.search(text) or _UNKNOWN_KEY.search(text)):
         key = next(value for value in unknown.groups() if value)
@@ -45,11 +47,12 @@ def explain(error: Exception, known: DictConfig | None = None) -> ConfigError:
 
 def flatten_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
     """Yield every dotted key of a composed config."""
-    for key in config:
+    from omegaconf import DictConfig
+
+    for key, node in config.items_ex(resolve=False):  # unresolved: a missing value must not raise here
         name = f"{prefix}{key}"
         yield name
-        node: Any = config._get_node(key)  # Any: OmegaConf nodes; a missing value must not raise here
-        if hasattr(node, "keys") and not node._is_none() and not node._is_missing():
+        if isinstance(node, DictConfig) and node.keys():  # None, missing values and references have none
             yield from flatten_keys(node, f"{name}.")
 
 
@@ -73,7 +76,9 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _last_path(text: str) -> str:
-    found = [next(value for value in match.groups()[::-1] if value) for match in _UNKNOWN_OPTION.finditer(text)]
+    found = [
+        next(value for value in match.groups()[::-1] if value) for match in _UNKNOWN_OPTION.finditer(text)
+    ]
     return found[0].rsplit("/", 1)[-1] if found else ""
 
 

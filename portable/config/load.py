@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def compose(verb: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> DictConfig:
-    """Compose the config of ``verb``. Raises: ConfigError that names the setting and the nearest legal one."""
+    """Compose the config of ``verb``.
+
+    Raises: ConfigError that names the setting and the nearest legal one.
+    """
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
@@ -44,6 +46,8 @@ def to_dataclass(config: DictConfig) -> Any:  # Any: the job dataclass of the ve
     return job
 
 
-def load(verb: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> Any:  # Any: see to_dataclass
+def load(
+    verb: str, overrides: Sequence[str] = (), config_dir: Path | None = None
+) -> Any:  # Any: see to_dataclass
     """Return the job dataclass of ``verb``; the Python counterpart of the command line."""
     return to_dataclass(compose(verb, overrides, config_dir))

@@ -6,13 +6,19 @@ _GROUP = "hardware="
 
 
 def options_first(words: Sequence[str]) -> list[str]:
-    """Put options before overrides: Hydra's parser takes overrides in one block only, people write them anywhere."""
+    """Put options before overrides.
+
+    Hydra's parser takes overrides in one block only, people write them anywhere.
+    """
     overrides = [word for word in words if not word.startswith("-") and ("=" in word or word.startswith("~"))]
     return [word for word in words if word not in overrides] + overrides
 
 
 def resolve_auto(overrides: Sequence[str], detect: Callable[[], str]) -> list[str]:
-    """Replace ``hardware=auto``, or its absence, by what ``detect`` finds; sweeps such as ``hardware=auto,x`` too."""
+    """Replace ``hardware=auto``, or its absence, by what ``detect`` finds.
+
+    Sweeps such as ``hardware=auto,x`` are treated alike.
+    """
     resolved: list[str] = []
     chosen = False
     for override in overrides:

@@ -1,4 +1,7 @@
-"""Where the YAML files are. A plug-in adds its own through Hydra's ``SearchPathPlugin``; a user, by ``--config-dir``."""
+"""Where the YAML files are.
+
+A plug-in adds its own through Hydra's ``SearchPathPlugin``; a user, by ``--config-dir``.
+"""
 
 from pathlib import Path
 

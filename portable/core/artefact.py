@@ -1,8 +1,8 @@
 """What a stage leaves behind: a folder, sealed with a list of its files and their hashes.
 
-A folder is an artefact only once ``artefact.json`` stands in it, and that file is written last; so a stage that was
-killed leaves a folder that is visibly unfinished. The digest covers names and bytes of the payload, never times
-or logs: equal content has an equal digest, on any machine, at any date.
+A folder is an artefact only once ``artefact.json`` stands in it, and that file is written last; so a stage
+that was killed leaves a folder that is visibly unfinished. The digest covers names and bytes of the payload,
+never times or logs: equal content has an equal digest, on any machine, at any date.
 """
 
 import hashlib
@@ -20,7 +20,10 @@ SEAL = "artefact.json"
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """A sealed folder. ``kind`` is corpus, conversations, model or scores; ``digest`` is SHA-256 of the payload."""
+    """A sealed folder.
+
+    ``kind`` is corpus, conversations, model or scores; ``digest`` is SHA-256 of the payload.
+    """
 
     kind: str
     path: Path
@@ -28,7 +31,12 @@ class Artefact:
     summary: dict[str, Any]  # Any: the few JSON numbers a stage wants shown, e.g. documents kept
 
 
-def seal(path: Path, kind: str, payload: Sequence[str], summary: Mapping[str, Any] | None = None) -> Artefact:
+def seal(
+    path: Path,
+    kind: str,
+    payload: Sequence[str],
+    summary: Mapping[str, Any] | None = None,  # Any: JSON values, as in Artefact
+) -> Artefact:
     """Hash the ``payload`` (files or folders inside ``path``) and write the seal.
 
     Raises: ArtefactError if a named payload does not exist.
@@ -54,9 +62,14 @@ def open_artefact(path: Path, kind: str | None = None, *, verify: bool = False) 
     for name, digest in content["files"].items():
         file = path / name
         if not file.is_file():
-            raise ArtefactError(f"artefact {path} has lost its file '{name}'; delete the folder and run the stage again")
+            raise ArtefactError(
+                f"artefact {path} has lost its file '{name}'; delete the folder and run the stage again"
+            )
         if verify and file_digest(file) != digest:
-            raise ArtefactError(f"artefact {path} is damaged: the hash of '{name}' differs from its seal; delete the folder and run the stage again")
+            raise ArtefactError(
+                f"artefact {path} is damaged: the hash of '{name}' differs from its seal; "
+                "delete the folder and run the stage again"
+            )
     return Artefact(content["kind"], path, content["digest"], content["summary"])
 
 

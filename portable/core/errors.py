@@ -42,7 +42,7 @@ class ArtefactError(UserError):
     """An artefact is missing, incomplete, damaged or of another kind."""
 
 
-class BackendUnavailable(UserError):
+class BackendUnavailable(UserError):  # noqa: N818 - the name is the specification's
     """The hardware, engine or package asked for is not usable on this machine."""
 
 

@@ -37,7 +37,7 @@ class JsonlSink:
     A run that resumes writes a step again; ``read_metrics`` keeps the last line of each step.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         self.path = path
         with explain_os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ class JsonlSink:
 class Fanout:
     """Sends every number to all of ``sinks``."""
 
-    def __init__(self, sinks: Sequence[MetricSink]):
+    def __init__(self, sinks: Sequence[MetricSink]) -> None:
         self.sinks = tuple(sinks)
 
     def write(self, step: int, values: Mapping[str, float | None]) -> None:
@@ -72,7 +72,10 @@ class Fanout:
 
 
 def read_metrics(path: Path) -> list[dict[str, float | None]]:
-    """Return the lines of a metrics file in step order, the last line of a step winning; [] if there is none."""
+    """Return the lines of a metrics file in step order, the last line of a step winning.
+
+    A file that does not exist has no lines.
+    """
     if not path.is_file():
         return []
     rows: dict[int, dict[str, float | None]] = {}

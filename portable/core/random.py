@@ -32,15 +32,22 @@ def host_rng_state() -> dict[str, Any]:  # Any: each library has its own state t
     import numpy as np
     import torch
 
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    numpy_state = np.random.get_state(legacy=False)
+    twister = numpy_state["state"]
     return {
         "python": list(_flatten(random.getstate())),
-        "numpy": [str(name), torch.tensor(keys.astype("int64")), int(position), int(has_gauss), float(cached)],
+        "numpy": [
+            str(numpy_state["bit_generator"]),
+            torch.tensor(twister["key"].astype("int64")),
+            int(twister["pos"]),
+            int(numpy_state["has_gauss"]),
+            float(numpy_state["gauss"]),
+        ],
         "torch": torch.get_rng_state(),
     }
 
 
-def set_host_rng_state(state: dict[str, Any]) -> None:
+def set_host_rng_state(state: dict[str, Any]) -> None:  # Any: see host_rng_state
     """Restore what ``host_rng_state`` returned."""
     import numpy as np
     import torch
@@ -52,6 +59,6 @@ def set_host_rng_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
 
 
-def _flatten(state: tuple[Any, ...]) -> tuple[Any, ...]:
+def _flatten(state: tuple[Any, ...]) -> tuple[Any, ...]:  # Any: Python gives its state no narrower type
     version, words, gauss = state
     return (version, *words, gauss)

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+IGNORED = -100  # the field's usual mark for a target that does not count
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """A text with a stable id. ``metadata`` holds JSON values only: source, path, language ..."""
@@ -38,13 +41,13 @@ class Conversation:
     id: str
     metadata: dict[str, Any] = field(default_factory=dict)  # Any: JSON provenance
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:  # Any: JSON values
         """Return the line that a conversations file holds."""
         messages = [{"role": message.role, "content": message.content} for message in self.messages]
         return {"id": self.id, "messages": messages, "metadata": self.metadata}
 
     @classmethod
-    def from_json(cls, line: dict[str, Any]) -> Self:
+    def from_json(cls, line: dict[str, Any]) -> Self:  # Any: JSON values
         """Read a line of a conversations file."""
         messages = tuple(Message(turn["role"], turn["content"]) for turn in line["messages"])
         return cls(messages, str(line["id"]), dict(line.get("metadata") or {}))
@@ -52,11 +55,12 @@ class Conversation:
 
 @dataclass(slots=True)
 class Batch:
-    """The token rows of one micro-batch. Targets are already shifted: position t predicts ``target_ids_BT[t]``.
+    """The token rows of one micro-batch.
 
-    ``loss_weight_BT`` is 0 where a target is not learnt. ``cu_seqlens`` (S + 1,) int32 holds the segment
-    boundaries over the flattened B * T tokens, or is None when every row is one segment; attention never crosses
-    a boundary, and ``position_ids_BT`` restarts at each.
+    Targets are already shifted: position t predicts ``target_ids_BT[t]``. ``loss_weight_BT`` is 0 where a
+    target is not learnt. ``cu_seqlens`` (S + 1,) int32 holds the segment boundaries over the flattened B * T
+    tokens, or is None when every row is one segment; attention never crosses a boundary, and
+    ``position_ids_BT`` restarts at each.
     """
 
     input_ids_BT: Tensor
@@ -69,6 +73,11 @@ class Batch:
     def num_terms(self) -> float:
         """What the loss is a mean over: here, the total weight of the target tokens."""
         return float(self.loss_weight_BT.sum())
+
+    @property
+    def learnt_target_ids_BT(self) -> Tensor:  # noqa: N802 - the suffix is the shape
+        """The targets, with ``IGNORED`` where nothing is learnt: the model's head skips those."""
+        return self.target_ids_BT.masked_fill(self.loss_weight_BT == 0, IGNORED)
 
     @property
     def num_tokens(self) -> int:

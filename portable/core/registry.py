@@ -1,7 +1,7 @@
 """Names for code: ``(kind, name)`` to a lazily imported ``"package.module:attribute"``.
 
-Built-in names are listed as text, so naming a thing imports nothing; ``register`` adds a name from a decorator;
-installed packages add theirs through entry points.
+Built-in names are listed as text, so naming a thing imports nothing; ``register`` adds a name from a
+decorator; installed packages add theirs through entry points.
 """
 
 import importlib
@@ -17,7 +17,9 @@ T = TypeVar("T")
 class Registry:
     """One kind of thing that a config may name, e.g. data ops or scorers."""
 
-    def __init__(self, kind: str, targets: Mapping[str, str] | None = None, *, entry_group: str | None = None):
+    def __init__(
+        self, kind: str, targets: Mapping[str, str] | None = None, *, entry_group: str | None = None
+    ) -> None:
         self.kind = kind
         self.entry_group = entry_group
         self._targets: dict[str, str] = dict(targets or {})
@@ -35,7 +37,7 @@ class Registry:
 
         return keep
 
-    def get(self, name: str) -> Any:
+    def get(self, name: str) -> Any:  # Any: a class or function of any signature
         """Return what ``name`` stands for, importing it on first use.
 
         Raises: ConfigError with the nearest known names.
@@ -64,7 +66,7 @@ class Registry:
         return self._targets
 
 
-def load_target(target: str) -> Any:
+def load_target(target: str) -> Any:  # Any: whatever the module holds under that name
     """Import ``"package.module:attribute"`` and return the attribute."""
     module_name, _, attribute = target.partition(":")
     if not attribute:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ _REMEDY = {
 
 
 @contextlib.contextmanager
-def explain_os_errors(path: Path | str, action: str = "write") -> Iterator[None]:
+def explain_os_errors(path: Path | str, action: str = "write") -> Generator[None]:
     """Turn a full, read-only or forbidden disk into a StorageError that names ``path`` and the remedy."""
     try:
         yield
@@ -34,7 +34,7 @@ def explain_os_errors(path: Path | str, action: str = "write") -> Iterator[None]
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Generator[Path]:
     """Yield a temporary path beside ``path``; it takes the name ``path`` only if the block succeeds.
 
     The bytes are flushed to the disk before the rename, so a crash leaves the old file or the new one.
@@ -65,7 +65,7 @@ def write_json(path: Path, value: Any) -> None:  # Any: any JSON value
     write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:  # Any: any JSON value
     """Read a JSON file."""
     with explain_os_errors(path, "read"):
         return json.loads(path.read_text(encoding="utf-8"))

@@ -66,9 +66,9 @@ class PackedTokenSource:
     each other without a gap, so no token is left out, and a window may span two of them. Neighbouring windows
     share one token: the last target of a window is the first input of the next.
 
-    With ``document_mask`` every document in a window is a segment of its own: positions restart, attention
-    stays inside, and the last token of a document (end of text) predicts nothing, for the next document does
-    not follow from it. Without it a window is one segment and every token is a target.
+    With ``document_mask`` every document in a window is a segment of its own: positions restart and attention
+    stays inside. The end-of-text token before a document opens its segment. Without the mask a window is one
+    segment.
     """
 
     def __init__(
@@ -237,27 +237,27 @@ class _DocumentStream:
 
 
 def _packed_batch(rows: Sequence[_Window], document_mask: bool) -> Batch:
-    """Shift the windows into inputs and targets, and mark what is not learnt and where segments begin."""
+    """Shift the windows into inputs and targets, and mark where segments begin.
+
+    With ``document_mask`` the end-of-text token before a document opens its segment: it is what the document's
+    first token is predicted from, in training as in evaluation, so every target is learnt.
+    """
     num_rows, seq_len = len(rows), len(rows[0].ids) - 1
     ids_BT1 = np.stack([row.ids for row in rows])
-    weight_BT = np.ones((num_rows, seq_len), dtype=np.float32)
     position_BT = np.tile(np.arange(seq_len), (num_rows, 1))
     boundaries: list[int] = []
     for number, row in enumerate(rows):
         boundaries.append(number * seq_len)
         if not document_mask:
             continue
-        for start in row.starts:
-            if start > 0:
-                weight_BT[number, start - 1] = 0.0  # the target here is the first token of another document
-            if 0 < start < seq_len:
-                position_BT[number, start:] = np.arange(seq_len - start)
-                boundaries.append(number * seq_len + start)
+        for opening in (start - 1 for start in row.starts if start > 1):
+            position_BT[number, opening:] = np.arange(seq_len - opening)
+            boundaries.append(number * seq_len + opening)
     boundaries.append(num_rows * seq_len)
     return Batch(
         input_ids_BT=torch.from_numpy(np.ascontiguousarray(ids_BT1[:, :-1])),
         target_ids_BT=torch.from_numpy(np.ascontiguousarray(ids_BT1[:, 1:])),
-        loss_weight_BT=torch.from_numpy(weight_BT),
+        loss_weight_BT=torch.ones(num_rows, seq_len),
         position_ids_BT=torch.from_numpy(position_BT),
         cu_seqlens=torch.tensor(boundaries, dtype=torch.int32) if document_mask else None,
     )

@@ -11,8 +11,8 @@ from portable.core.record import Batch
 class BatchSource(Protocol):
     """Hands out the micro-batches of one optimiser step at a time, for ever, and can say where it stands.
 
-    A source that is given back its ``state_dict`` continues with the very next step, on any world size that the
-    source supports: positions are global sample indices.
+    A source that is given back its ``state_dict`` continues with the very next step, on any world size that
+    the source supports: positions are global sample indices.
     """
 
     def next_batches(self) -> Sequence[Batch]:
@@ -23,6 +23,6 @@ class BatchSource(Protocol):
         """Return the position."""
         ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # Any: as in state_dict
         """Go to a position."""
         ...

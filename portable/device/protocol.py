@@ -188,6 +188,10 @@ class Backend(Protocol):
         """Look for usable hardware, cheaply and without importing torch."""
         ...
 
+    def environment(self) -> dict[str, str]:
+        """Return variables that must stand before torch is imported; the user's own values win."""
+        ...
+
     def device(self) -> Device:
         """Return the device family. Raises: BackendUnavailable."""
         ...

@@ -10,14 +10,21 @@ from portable.kernel.registry import KernelSet
 
 
 def describe_choice(verb: str, job: MachineConfig) -> str:
-    """Return a few lines: hardware, strategy, engine, precision, attention, communicator, and whether it would run here."""
+    """Return a few lines that tell the choice.
+
+    They name hardware, strategy, engine, precision, attention and communicator, and say whether it would run
+    here.
+    """
     hardware, precision = job.hardware, job.precision
     rows = {
         "verb": verb,
         "hardware": f"{hardware.name} ({hardware.title}), backend {hardware.backend}",
         "strategy": job.strategy.name,
         "engine": job.engine.name,
-        "precision": f"{precision.name}: parameters {precision.param_dtype.name}, compute {precision.compute_dtype.name}",
+        "precision": (
+            f"{precision.name}: parameters {precision.param_dtype.name}, "
+            f"compute {precision.compute_dtype.name}"
+        ),
         "attention": job.kernel.rows.get("attention", "the best row of the backend"),
         "communicator": f"{job.communicator.name}, timeout {job.communicator.timeout_s:g} s",
         "usable here": _usable(job),

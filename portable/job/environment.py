@@ -11,11 +11,23 @@ from typing import Any
 from portable.core.storage import write_json
 from portable.device.select import backend_names, load_backend
 
-_PACKAGES = ("portable-llm", "torch", "transformers", "tokenizers", "numpy", "hydra-core", "safetensors", "peft")
+_PACKAGES = (
+    "portable-llm",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "hydra-core",
+    "safetensors",
+    "peft",
+)
 
 
 def git_revision() -> str | None:
-    """Return the commit of the checkout we run from, with ``+`` if files differ from it; None outside a checkout."""
+    """Return the commit of the checkout we run from, with ``+`` if files differ from it.
+
+    Outside a checkout there is no commit, and the answer is None.
+    """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
@@ -37,7 +49,10 @@ def package_versions() -> dict[str, str]:
 
 
 def describe_device(backend: str) -> dict[str, Any]:  # Any: JSON values
-    """Return name, vendor, arch, cores and bytes of the machine's device; only the backend's name if it is not installed."""
+    """Return name, vendor, arch, cores and bytes of the machine's device.
+
+    Of a backend that is not installed only the name is returned.
+    """
     if backend not in backend_names():
         return {"name": backend}
     info = load_backend(backend).device().info()
@@ -65,7 +80,9 @@ def record_environment(path: Path, backend: str, command: str) -> dict[str, Any]
 
 def _git(root: Path, *words: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10)
+        done = subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

@@ -1,7 +1,7 @@
 """What a stage's result depends on, as one hash: settings, inputs, machine, code.
 
-Equal keys mean equal results, so a stage whose artefact stands under its key is not run again; a change in any of the
-four gives another key, so nothing stale is ever reused.
+Equal keys mean equal results, so a stage whose artefact stands under its key is not run again; a change in
+any of the four gives another key, so nothing stale is ever reused.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 from portable.core.artefact import Artefact
 from portable.core.errors import ConfigError, did_you_mean
-from portable.data.identity import source_identity
 from portable.data.config import DataConfig
+from portable.data.identity import source_identity
 from portable.job.schema import MachineConfig
 from portable.job.stage import Stage
 
@@ -45,7 +45,12 @@ def resolve(config: T, made: Mapping[str, Artefact]) -> T:
     return _substitute(config, {name: str(artefact.path) for name, artefact in made.items()})
 
 
-def stage_key(stage: Stage, config: Any, machine: MachineConfig, made: Mapping[str, Artefact]) -> str:
+def stage_key(
+    stage: Stage,
+    config: Any,  # Any: the stage's own config
+    machine: MachineConfig,
+    made: Mapping[str, Artefact],
+) -> str:
     """Return the 64 hex digits that name the result of ``stage``."""
     content = {
         "verb": stage.verb,
@@ -67,10 +72,10 @@ def code_digest(packages: tuple[str, ...]) -> str:
     return digest.hexdigest()
 
 
-def _machine(stage: Stage, machine: MachineConfig) -> dict[str, Any]:
+def _machine(stage: Stage, machine: MachineConfig) -> dict[str, Any]:  # Any: JSON values
     if not stage.needs:
         return {}
-    parts: dict[str, Any] = {
+    parts: dict[str, Any] = {  # Any: names and configs
         "backend": machine.hardware.backend,
         "strategy": machine.strategy,
         "precision": machine.precision,
@@ -81,13 +86,14 @@ def _machine(stage: Stage, machine: MachineConfig) -> dict[str, Any]:
     return _plain(parts)
 
 
-def _substitute(config: Any, names: Mapping[str, str]) -> Any:
+def _substitute(config: Any, names: Mapping[str, str]) -> Any:  # Any: a config or a value inside it
     if isinstance(config, str) and config.startswith(_MARK):
         name = config.removeprefix(_MARK)
         if name not in names:
             known = ", ".join(names) or "none"
             raise ConfigError(
-                f"'{config}' names a stage that has not run before this one.{did_you_mean(name, names)} Earlier stages: {known}"
+                f"'{config}' names a stage that has not run before this one.{did_you_mean(name, names)} "
+                f"Earlier stages: {known}"
             )
         return names[name]
     if isinstance(config, dict):
@@ -95,11 +101,13 @@ def _substitute(config: Any, names: Mapping[str, str]) -> Any:
     if isinstance(config, list):
         return [_substitute(value, names) for value in config]
     if is_dataclass(config) and not isinstance(config, type):
-        return replace(config, **{item.name: _substitute(getattr(config, item.name), names) for item in fields(config)})
+        return replace(
+            config, **{item.name: _substitute(getattr(config, item.name), names) for item in fields(config)}
+        )
     return config
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any) -> Any:  # Any: a config's value in, a JSON value out
     if is_dataclass(value) and not isinstance(value, type):
         return _plain(asdict(value))
     if isinstance(value, Enum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from portable.core.storage import explain_os_errors
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path) -> Generator[None]:
     """Hold the lock of ``folder``, waiting (and saying so) while another process holds it."""
     path = folder.with_name(folder.name + ".lock")
     with explain_os_errors(path):

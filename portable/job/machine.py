@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Machine:
     """What the stages of a job run on; the runtime is built when a stage first asks for it."""
 
-    def __init__(self, config: MachineConfig):
+    def __init__(self, config: MachineConfig) -> None:
         self.config = config
 
     @property
@@ -36,7 +36,9 @@ class Machine:
 
         require_hardware(self.config.hardware)
         config = self.config
-        return build_runtime(config.hardware, config.strategy, config.precision, config.communicator, config.kernel)
+        return build_runtime(
+            config.hardware, config.strategy, config.precision, config.communicator, config.kernel
+        )
 
 
 def require_hardware(hardware: HardwareConfig) -> None:
@@ -46,29 +48,33 @@ def require_hardware(hardware: HardwareConfig) -> None:
     """
     findings = look_for(hardware)
     if hardware.backend not in backend_names():
+        remedy = hardware.probe.install or "a package that provides the backend"
         raise BackendUnavailable(
             f"hardware={hardware.name} cannot be used on this machine. Looked for: {findings.looked_for}. "
-            f"Found: {findings.found}. To use it, install {hardware.probe.install or 'a package that provides the backend'}; "
+            f"Found: {findings.found}. To use it, install {remedy}; "
             "to see what would be chosen there, add dry_run=true; to run here, use hardware=auto."
         )
     probe = load_backend(hardware.backend).probe()
     if not probe.usable:
         raise BackendUnavailable(
-            f"hardware={hardware.name} cannot be used on this machine. Looked for: {probe.looked_for}. Found: {probe.found}. "
-            f"{probe.remedy or hardware.probe.install}"
+            f"hardware={hardware.name} cannot be used on this machine. Looked for: {probe.looked_for}. "
+            f"Found: {probe.found}. {probe.remedy or hardware.probe.install}"
         )
 
 
 class Findings:
     """What a hardware file names, and which of it is on this machine."""
 
-    def __init__(self, wanted: list[str], present: list[str]):
+    def __init__(self, wanted: list[str], present: list[str]) -> None:
         self.looked_for = "; ".join(wanted)
         self.found = "; ".join(present) or "none of them"
 
 
 def look_for(hardware: HardwareConfig) -> Findings:
-    """Look for the backend, device nodes, libraries and packages that ``hardware`` needs, importing nothing heavy."""
+    """Look for the backend, device nodes, libraries and packages that ``hardware`` needs.
+
+    Nothing heavy is imported for it.
+    """
     checks = [(f"the backend '{hardware.backend}'", hardware.backend in backend_names())]
     checks += [(f"device node {node}", Path(node).exists()) for node in hardware.probe.device_nodes]
     checks += [(f"library {name}", _loads(name)) for name in hardware.probe.libraries]

@@ -13,8 +13,11 @@ _PERIOD_S = 0.1
 
 
 class Meter:
-    """Measures a ``with`` block: ``time_s`` by the wall clock, ``peak_memory_bytes`` as the greatest resident size seen
-    of this process and its children together, looked at ten times a second."""
+    """Measures the time and memory of a ``with`` block.
+
+    ``time_s`` is by the wall clock; ``peak_memory_bytes`` is the greatest resident size seen of this process
+    and its children together, looked at ten times a second.
+    """
 
     def __init__(self) -> None:
         self.time_s = 0.0
@@ -29,7 +32,9 @@ class Meter:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._done.set()
         self._thread.join()
         self._look()
@@ -44,6 +49,8 @@ class Meter:
         try:
             for process in (self._process, *self._process.children(recursive=True)):
                 total += process.memory_info().rss
-        except psutil.NoSuchProcess:  # a child ended between the listing and the look; the next look counts again
+        except (
+            psutil.NoSuchProcess
+        ):  # a child ended between the listing and the look; the next look counts again
             pass
         self.peak_memory_bytes = max(self.peak_memory_bytes, total)

@@ -1,7 +1,7 @@
 """A recipe: stages joined by artefacts.
 
-Each stage works in ``store/<verb>-<key>``, where the key is the hash of all that its result depends on. A sealed folder
-is the result; an unsealed one is work that was cut short, and the stage continues in it.
+Each stage works in ``store/<verb>-<key>``, where the key is the hash of all that its result depends on. A
+sealed folder is the result; an unsealed one is work that was cut short, and the stage continues in it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from portable.job.sinks import open_sinks
 from portable.job.stage import STAGE_VERBS, Stage, stage_of
 
 logger = logging.getLogger(__name__)
-_COST = "cost.json"  # beside the seal, outside the payload: the same result may have cost another time elsewhere
+_COST = (
+    "cost.json"  # beside the seal, outside the payload: the same result may have cost another time elsewhere
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,14 @@ class StageResult:
 def check_recipe(job: RunJob) -> list[tuple[Stage, Any]]:  # Any: each stage's own config
     """Return the stages with their configs, in order.
 
-    Raises: ConfigError for an empty recipe, an unknown stage, a stage without settings, or an input that no earlier
-    stage makes.
+    Raises: ConfigError for an empty recipe, an unknown stage, a stage without settings, or an input that no
+    earlier stage makes.
     """
     if not job.stages:
-        raise ConfigError(f"recipe {job.name} has no stages; list some of {', '.join(STAGE_VERBS)} under stages")
-    configs: Mapping[str, Any] = {
+        raise ConfigError(
+            f"recipe {job.name} has no stages; list some of {', '.join(STAGE_VERBS)} under stages"
+        )
+    configs: Mapping[str, Any] = {  # Any: each stage's own config
         "data": job.data,
         "pretrain": job.pretrain,
         "synth": job.synth,
@@ -73,11 +77,14 @@ def check_recipe(job: RunJob) -> list[tuple[Stage, Any]]:  # Any: each stage's o
         "eval": job.eval,
         "export": job.export,
     }
-    plan: list[tuple[Stage, Any]] = []
+    plan: list[tuple[Stage, Any]] = []  # Any: each stage's own config
     for name in job.stages:
         stage, config = stage_of(name), configs.get(name)
         if config is None:
-            raise ConfigError(f"recipe {job.name} lists the stage '{name}' but has no settings for it; add /stage/{name}@{name}")
+            raise ConfigError(
+                f"recipe {job.name} lists the stage '{name}' but has no settings for it; "
+                f"add /stage/{name}@{name}"
+            )
         earlier = [before.verb for before, _ in plan]
         for wanted in references(config):
             if wanted not in earlier:
@@ -107,15 +114,27 @@ def run_recipe(job: RunJob, machine: Machine, *, show_progress: bool = False) ->
                 logger.info("[%d/%d] %s: already made, %s", number, len(plan), stage.verb, folder)
                 reused = True
         cost = read_json(folder / _COST)
-        results.append(StageResult(stage.verb, finished, key, reused, cost["time_s"], cost["peak_memory_bytes"]))
+        results.append(
+            StageResult(stage.verb, finished, key, reused, cost["time_s"], cost["peak_memory_bytes"])
+        )
         if not reused:
             took = format_seconds(cost["time_s"])
-            logger.info("%s took %s, peak memory %s", stage.verb, took, format_bytes(cost["peak_memory_bytes"]))
+            logger.info(
+                "%s took %s, peak memory %s", stage.verb, took, format_bytes(cost["peak_memory_bytes"])
+            )
     return results
 
 
-def _make(stage: Stage, config: Any, machine: Machine, folder: Path, show_progress: bool) -> Artefact:
-    spent = read_json(folder / _COST) if (folder / _COST).is_file() else {"time_s": 0.0, "peak_memory_bytes": 0}
+def _make(
+    stage: Stage,
+    config: Any,  # Any: the stage's own config
+    machine: Machine,
+    folder: Path,
+    show_progress: bool,
+) -> Artefact:
+    spent = (
+        read_json(folder / _COST) if (folder / _COST).is_file() else {"time_s": 0.0, "peak_memory_bytes": 0}
+    )
     sinks = open_sinks(folder)
     meter = Meter()
     try:

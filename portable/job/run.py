@@ -1,8 +1,12 @@
-"""What every verb does around its stage: check the machine, open a folder, record the circumstances, run, report."""
+"""What every verb does around its stage.
+
+Check the machine, open a folder, record the circumstances, run, report.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ from portable.core.log import log_to_file, stop_logging_to
 from portable.core.registry import load_target
 from portable.core.storage import explain_os_errors, read_json, write_json, write_text
 from portable.core.workspace import Workspace
+from portable.device.select import load_backend
 from portable.job.choice import describe_choice
 from portable.job.environment import record_environment
 from portable.job.machine import Machine, require_hardware
@@ -27,11 +32,18 @@ _INTERACTIVE = {"serve": "portable.engine.serve:run_serve", "chat": "portable.en
 
 
 def run_job(
-    verb: str, job: MachineConfig, config_text: str, folder: Path, *, command: str = "", show_progress: bool = False
+    verb: str,
+    job: MachineConfig,
+    config_text: str,
+    folder: Path,
+    *,
+    command: str = "",
+    show_progress: bool = False,
 ) -> Path | None:
-    """Run ``verb`` and return the folder of its result, or None for a dry run and for verbs that leave nothing.
+    """Run ``verb`` and return the folder of its result.
 
-    ``config_text`` is the resolved config as YAML and ``command`` what the user typed; both are kept beside the result.
+    A dry run and the verbs that leave nothing return None. ``config_text`` is the resolved config as YAML and
+    ``command`` what the user typed; both are kept beside the result.
     """
     if job.dry_run:
         if isinstance(job, RunJob):
@@ -39,6 +51,8 @@ def run_job(
         logger.info("dry run: nothing is computed\n%s", describe_choice(verb, job))
         return None
     require_hardware(job.hardware)
+    for name, value in load_backend(job.hardware.backend).environment().items():
+        os.environ.setdefault(name, value)
     machine = Machine(job)
     if verb in _INTERACTIVE:
         load_target(_INTERACTIVE[verb])(job, machine.runtime, machine.engine)
@@ -68,7 +82,9 @@ def _claim(folder: Path, config_text: str) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except FileNotFoundError as error:  # what /proc and other read-only trees of the kernel answer
-            raise StorageError(f"cannot write {folder}: no folder can be made there; set another output_dir=PATH") from error
+            raise StorageError(
+                f"cannot write {folder}: no folder can be made there; set another output_dir=PATH"
+            ) from error
     if kept.is_file() and kept.read_text(encoding="utf-8") != config_text:
         raise ConfigError(
             f"output_dir={folder} holds a run with other settings (see its config.yaml); "
@@ -78,8 +94,13 @@ def _claim(folder: Path, config_text: str) -> None:
 
 
 def _run_recipe(
-    job: RunJob, machine: Machine, folder: Path, config_text: str, environment: dict[str, Any], show_progress: bool
-) -> Path:  # Any: JSON values
+    job: RunJob,
+    machine: Machine,
+    folder: Path,
+    config_text: str,
+    environment: dict[str, Any],  # Any: JSON values
+    show_progress: bool,
+) -> Path:
     started = datetime.now(UTC)
     results = run_recipe(job, machine, show_progress=show_progress)
     manifest = {

@@ -22,8 +22,8 @@ from portable.train.pretrain_config import PretrainConfig
 class MachineConfig:
     """What a job runs on and with. ``hardware`` chooses the defaults of the others.
 
-    ``dry_run`` composes, validates and prints the choice. ``output_dir`` replaces the dated folder under ``runs/``; a job
-    that is given a folder of its own continues what stands there.
+    ``dry_run`` composes, validates and prints the choice. ``output_dir`` replaces the dated folder under
+    ``runs/``; a job that is given a folder of its own continues what stands there.
     """
 
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
@@ -85,8 +85,9 @@ class ChatJob(MachineConfig, ChatConfig):
 class RunJob(MachineConfig):
     """``portable run``: ``stages`` in order, each with its config below.
 
-    A path written ``@stage`` stands for the artefact of an earlier stage. ``store`` is where artefacts are kept, named by
-    the content they were made from; runs that share a store share every stage that is the same.
+    A path written ``@stage`` stands for the artefact of an earlier stage. ``store`` is where artefacts are
+    kept, named by the content they were made from; runs that share a store share every stage that is the
+    same.
     """
 
     name: str = MISSING

@@ -19,14 +19,23 @@ _BASE = ("core", "device", "collective", "hardware", "kernel", "parallel", "mode
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """``needs`` lists what ``target`` takes between its config and its workspace; ``code`` the packages it depends on."""
+    """A verb and the function behind it.
+
+    ``needs`` lists what ``target`` takes between its config and its workspace; ``code`` the packages it
+    depends on.
+    """
 
     verb: str
     target: str
     needs: tuple[str, ...]
     code: tuple[str, ...]
 
-    def __call__(self, config: Any, machine: Machine, workspace: Workspace) -> Artefact:  # Any: the stage's own config
+    def __call__(
+        self,
+        config: Any,  # Any: the stage's own config
+        machine: Machine,
+        workspace: Workspace,
+    ) -> Artefact:
         """Run the stage in ``workspace``, building only the parts of the machine that it needs."""
         function: Callable[..., Artefact] = load_target(self.target)
         parts = {"runtime": lambda: machine.runtime, "engine": lambda: machine.engine}
@@ -39,9 +48,18 @@ _STAGES = {
         Stage("data", "portable.data.run:run_data", (), ("core", "data", "model")),
         Stage("pretrain", "portable.train.pretrain:run_pretrain", ("runtime",), (*_BASE, "train")),
         Stage("synth", "portable.synth.run:run_synth", (), ("core", "data", "synth")),
-        Stage("sft", "portable.sft.run:run_sft", ("runtime", "engine"), (*_BASE, "train", "engine", "eval", "sft")),
-        Stage("rl", "portable.rl.run:run_rl", ("runtime", "engine"), (*_BASE, "train", "engine", "eval", "rl")),
-        Stage("eval", "portable.eval.run:run_eval", ("runtime", "engine"), (*_BASE, "train", "engine", "eval")),
+        Stage(
+            "sft",
+            "portable.sft.run:run_sft",
+            ("runtime", "engine"),
+            (*_BASE, "train", "engine", "eval", "sft"),
+        ),
+        Stage(
+            "rl", "portable.rl.run:run_rl", ("runtime", "engine"), (*_BASE, "train", "engine", "eval", "rl")
+        ),
+        Stage(
+            "eval", "portable.eval.run:run_eval", ("runtime", "engine"), (*_BASE, "train", "engine", "eval")
+        ),
         Stage("export", "portable.model.export:run_export", (), ("core", "kernel", "model")),
     )
 }
@@ -51,5 +69,7 @@ STAGE_VERBS = tuple(_STAGES)
 def stage_of(verb: str) -> Stage:
     """Return the stage behind ``verb``. Raises: ConfigError with the nearest known verb."""
     if verb not in _STAGES:
-        raise ConfigError(f"no stage is called '{verb}'.{did_you_mean(verb, _STAGES)} Stages: {', '.join(_STAGES)}")
+        raise ConfigError(
+            f"no stage is called '{verb}'.{did_you_mean(verb, _STAGES)} Stages: {', '.join(_STAGES)}"
+        )
     return _STAGES[verb]

@@ -83,7 +83,9 @@ def run_export(config: ExportConfig, workspace: Workspace) -> Artefact:
     """
     source, target = Path(config.model_path), workspace.dir
     if source.resolve() == target.resolve():
-        raise ConfigError(f"export.model_path={config.model_path} is also the output folder; name another output_dir")
+        raise ConfigError(
+            f"export.model_path={config.model_path} is also the output folder; name another output_dir"
+        )
     dtype = _TORCH_DTYPES.get(config.dtype) or _stored_dtype(source)
     # The reference kernels are the meaning: what is compared with transformers is no machine's fast path.
     kernels = KernelSet("any", "fp32", entries=REFERENCE_ENTRIES)

@@ -13,8 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True)
 class RolloutBatch(Batch):
-    """Rows of prompt + answer. ``loss_weight_BT`` is positive on the answer's tokens only, and adds up to the number of
-    terms of the loss: sequences or tokens. ``old_log_probs_BT`` are the engine's, at the time of sampling."""
+    """Rows of prompt + answer.
+
+    ``loss_weight_BT`` is positive on the answer's tokens only, and adds up to the number of terms of the
+    loss: sequences or tokens. ``old_log_probs_BT`` are the engine's, at the time of sampling.
+    """
 
     advantages_BT: Tensor
     old_log_probs_BT: Tensor

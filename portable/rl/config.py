@@ -20,8 +20,9 @@ class LossAggregation(Enum):
 class GrpoConfig:
     """Group-relative policy optimisation.
 
-    ``clip_low`` and ``clip_high`` bound the probability ratio to [1 - clip_low, 1 + clip_high]. ``kl_coef`` weighs the k3
-    estimate of the divergence from the starting policy. ``scale_by_std=false`` leaves advantages undivided (Dr. GRPO).
+    ``clip_low`` and ``clip_high`` bound the probability ratio to [1 - clip_low, 1 + clip_high]. ``kl_coef``
+    weighs the k3 estimate of the divergence from the starting policy. ``scale_by_std=false`` leaves
+    advantages undivided (Dr. GRPO).
     """
 
     clip_low: float = 0.2
@@ -41,8 +42,8 @@ class RlConfig(TrainConfig):
     """One run per seed in ``seeds``; the first seed's policy is the result, whatever its score.
 
     A step takes ``prompts_per_rollout`` prompts, samples ``num_samples`` answers to each, and is followed by
-    ``updates_per_rollout`` optimiser steps on equal parts of them. ``shuffle_rewards`` hands every reward to another
-    sample: a control that must not learn.
+    ``updates_per_rollout`` optimiser steps on equal parts of them. ``shuffle_rewards`` hands every reward to
+    another sample: a control that must not learn.
     """
 
     model_path: str = MISSING
@@ -59,13 +60,15 @@ class RlConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         if self.num_samples < 2:
-            raise ConfigError(f"rl.num_samples={self.num_samples}; advantages compare samples of a group, so use at least 2")
+            raise ConfigError(
+                f"rl.num_samples={self.num_samples}; advantages compare samples of a group, so use at least 2"
+            )
         if not self.seeds:
             raise ConfigError("rl.seeds is empty; list at least one seed")
         if self.prompts_per_rollout * self.num_samples % self.updates_per_rollout:
             raise ConfigError(
-                f"rl.updates_per_rollout={self.updates_per_rollout} does not divide prompts_per_rollout × num_samples = "
-                f"{self.prompts_per_rollout * self.num_samples}"
+                f"rl.updates_per_rollout={self.updates_per_rollout} does not divide "
+                f"prompts_per_rollout × num_samples = {self.prompts_per_rollout * self.num_samples}"
             )
         if self.temperature <= 0:
             raise ConfigError(f"rl.temperature={self.temperature}; sampling needs a positive temperature")

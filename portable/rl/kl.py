@@ -1,4 +1,7 @@
-"""Estimates of the divergence KL(policy || reference) from samples of the policy. Source: Schulman 2020, "Approximating KL divergence"."""
+"""Estimates of the divergence KL(policy || reference) from samples of the policy.
+
+Source: Schulman 2020, "Approximating KL divergence".
+"""
 
 from __future__ import annotations
 

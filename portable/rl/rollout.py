@@ -1,7 +1,7 @@
 """Sampled answers as a source of training batches: the policy that is trained is the policy that is sampled.
 
-The source plugs into the one training loop. Everything random is derived from (seed, rollout number), so a run that was
-killed samples the same answers again.
+The source plugs into the one training loop. Everything random is derived from (seed, rollout number), so a
+run that was killed samples the same answers again.
 """
 
 from __future__ import annotations
@@ -39,14 +39,22 @@ class Sample:
 
 
 class RolloutSource:
-    """Samples ``prompts_per_rollout × num_samples`` answers, then hands them out in ``updates_per_rollout`` steps.
+    """Samples answers, then hands them out over several steps.
 
+    A rollout is ``prompts_per_rollout × num_samples`` answers, used up in ``updates_per_rollout`` steps.
     ``rewards`` is the mean reward of every rollout so far: the learning curve.
     """
 
     def __init__(
-        self, engine: Engine, task: ArithmeticTask, config: RlConfig, seed: int, reference: Scorer | None, rank: int, size: int
-    ):
+        self,
+        engine: Engine,
+        task: ArithmeticTask,
+        config: RlConfig,
+        seed: int,
+        reference: Scorer | None,
+        rank: int,
+        size: int,
+    ) -> None:
         self.engine = engine
         self.task = task
         self.config = config
@@ -61,7 +69,10 @@ class RolloutSource:
         self._samples: list[Sample] = []
 
     def next_batches(self) -> Sequence[Batch]:
-        """Return the micro-batches of the next optimiser step, sampling first when the last answers are used up."""
+        """Return the micro-batches of the next optimiser step.
+
+        Samples first when the last answers are used up.
+        """
         rollout, part = divmod(self._step, self.config.updates_per_rollout)
         if part == 0 or not self._samples:
             self._samples = self.sample(rollout)
@@ -71,11 +82,18 @@ class RolloutSource:
         size = self.config.micro_batch_size
         return [self._collate(mine[start : start + size]) for start in range(0, len(mine), size)]
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the step, the curve, and the answers still in use: they came from an older policy and cannot be sampled again."""
-        return {"step": self._step, "rewards": list(self.rewards), "samples": [_pack(sample) for sample in self._samples]}
+    def state_dict(self) -> dict[str, Any]:  # Any: JSON values
+        """Return the step, the curve, and the answers still in use.
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+        The answers came from an older policy and cannot be sampled again.
+        """
+        return {
+            "step": self._step,
+            "rewards": list(self.rewards),
+            "samples": [_pack(sample) for sample in self._samples],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # Any: JSON values
         """Go to a position."""
         self._step = int(state["step"])
         self.rewards = [float(reward) for reward in state["rewards"]]
@@ -104,10 +122,14 @@ class RolloutSource:
         """Return the mean reward of ``num_samples`` sampled answers to every problem."""
         asked = [problem for problem in self._problems for _ in range(num_samples)]
         completions = self.engine.generate(self._requests(asked, label, 0))
-        return sum(self._reward(problem, done) for problem, done in zip(asked, completions, strict=True)) / len(asked)
+        return sum(
+            self._reward(problem, done) for problem, done in zip(asked, completions, strict=True)
+        ) / len(asked)
 
     def _requests(self, asked: Sequence[Problem], label: str, number: int) -> list[Request]:
-        sampling = SamplingConfig(max_new_tokens=self.config.max_new_tokens, temperature=self.config.temperature)
+        sampling = SamplingConfig(
+            max_new_tokens=self.config.max_new_tokens, temperature=self.config.temperature
+        )
         return [
             Request(
                 prompt_ids=self._prompts[problem.prompt],
@@ -131,7 +153,10 @@ class RolloutSource:
 
 
 def collate(samples: Sequence[Sample], pad_token_id: int, aggregation: LossAggregation) -> RolloutBatch:
-    """Return one row a sample, padded on the right; a row is a segment of its own, and no token sees the padding."""
+    """Return one row a sample, padded on the right.
+
+    A row is a segment of its own, and no token sees the padding.
+    """
     rows, width = len(samples), max(len(s.prompt_ids) + len(s.completion.steps) for s in samples) - 1
     ids_BT = torch.full((rows, width), pad_token_id)
     targets_BT = torch.full((rows, width), pad_token_id)
@@ -157,10 +182,19 @@ def collate(samples: Sequence[Sample], pad_token_id: int, aggregation: LossAggre
 
 def _pack(sample: Sample) -> list[Any]:  # Any: JSON values
     steps = [[step.token_id, step.log_prob] for step in sample.completion.steps]
-    return [list(sample.prompt_ids), steps, sample.completion.text, sample.completion.finish_reason, sample.reward, sample.advantage]
+    return [
+        list(sample.prompt_ids),
+        steps,
+        sample.completion.text,
+        sample.completion.finish_reason,
+        sample.reward,
+        sample.advantage,
+    ]
 
 
 def _unpack(row: list[Any]) -> Sample:  # Any: JSON values
     prompt_ids, steps, text, finish_reason, reward, advantage = row
-    completion = Completion(tuple(TokenStep(int(token), float(log_prob)) for token, log_prob in steps), text, finish_reason)
+    completion = Completion(
+        tuple(TokenStep(int(token), float(log_prob)) for token, log_prob in steps), text, finish_reason
+    )
     return Sample(tuple(int(token) for token in prompt_ids), completion, float(reward), float(advantage))

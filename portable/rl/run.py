@@ -19,7 +19,7 @@ from portable.data.task.arithmetic import ArithmeticTask
 from portable.engine.config import EngineConfig, NativeEngineConfig
 from portable.engine.native.engine import NativeEngine
 from portable.model.tokenizer import Tokenizer
-from portable.model.weights import load_model, save_model
+from portable.model.weights import MODEL_FILES, load_model, save_model, weight_files
 from portable.parallel.runtime import Runtime
 from portable.rl.batch import RolloutBatch
 from portable.rl.config import RlConfig
@@ -38,14 +38,10 @@ def run_rl(config: RlConfig, runtime: Runtime, engine: EngineConfig, workspace: 
     """
     if not isinstance(engine, NativeEngineConfig):
         raise ConfigError(
-            f"rl samples from the very weights that it trains, which engine={engine.name} cannot share; add engine=native"
+            f"rl samples from the very weights that it trains, which engine={engine.name} cannot share; "
+            "add engine=native"
         )
     curves = [_run_seed(config, runtime, engine, workspace, seed) for seed in config.seeds]
-    write_json(workspace.dir / "curves.json", {"seeds": curves})
-    first = _seed_dir(workspace, config.seeds[0])
-    payload = sorted(read_json(first / SEAL)["files"])
-    for name in payload:
-        shutil.copyfile(first / name, workspace.dir / name)
     summary = {
         "steps": config.steps,
         "reward_start": [curve["reward_start"] for curve in curves],
@@ -53,7 +49,15 @@ def run_rl(config: RlConfig, runtime: Runtime, engine: EngineConfig, workspace: 
         "seeds": list(config.seeds),
         "shuffle_rewards": config.shuffle_rewards,
     }
-    return seal(workspace.dir, "model", payload, summary)
+    artefact = None
+    if runtime.group.rank == 0:
+        write_json(workspace.dir / "curves.json", {"seeds": curves})
+        first = _seed_dir(workspace, config.seeds[0])
+        payload = sorted(read_json(first / SEAL)["files"])
+        for name in payload:
+            shutil.copyfile(first / name, workspace.dir / name)
+        artefact = seal(workspace.dir, "model", payload, summary)
+    return runtime.group.broadcast_object(artefact)
 
 
 def _run_seed(
@@ -64,7 +68,8 @@ def _run_seed(
         return open_artefact(folder, "model").summary
     runtime.seed_everything(seed)
     path = Path(config.model_path)
-    model, model_config = load_model(path, runtime.kernels, config_dtype(runtime), runtime.torch_device)
+    dtype = runtime.precision.param_dtype.torch()
+    model, model_config = load_model(path, runtime.kernels, dtype, runtime.torch_device)
     tokenizer = Tokenizer.load(path)
     reference = _reference(path, runtime, config) if config.grpo.kl_coef > 0 else None
     source = RolloutSource(
@@ -77,9 +82,12 @@ def _run_seed(
         runtime.group.size,
     )
     start = source.measure(_MEASURE_SAMPLES, "before")
-    sinks = Fanout([JsonlSink(folder / "metrics.jsonl"), *([workspace.metrics] if seed == config.seeds[0] else [])])
+    sinks = Fanout(
+        [JsonlSink(folder / "metrics.jsonl"), *([workspace.metrics] if seed == config.seeds[0] else [])]
+    )
     own = Workspace(folder, sinks, workspace.show_progress)
-    Trainer(model, GrpoObjective(config.grpo, config.temperature), source, config, runtime, own).fit()
+    trainer = Trainer(model, GrpoObjective(config.grpo, config.temperature), source, config, runtime, own)
+    trainer.fit()
     end = source.measure(_MEASURE_SAMPLES, "after")
     logger.info("rl seed %d: sampled reward %.3f → %.3f", seed, start, end)
     curve = {
@@ -89,21 +97,18 @@ def _run_seed(
         "reward_start": start,
         "reward_end": end,
     }
-    save_model(model, model_config, tokenizer, folder)
-    names = sorted(file.name for file in folder.iterdir() if file.suffix in (".json", ".safetensors") and file.name != SEAL)
-    seal(folder, "model", names, curve)
-    shutil.rmtree(own.checkpoint_dir, ignore_errors=True)
+    weights = runtime.strategy.full_state_dict(trainer.module)
+    if runtime.group.rank == 0:
+        save_model(weights, model_config, tokenizer, folder)
+        seal(folder, "model", [*MODEL_FILES, *weight_files(folder)], curve)
+        shutil.rmtree(own.checkpoint_dir, ignore_errors=True)
+    runtime.group.barrier()
     return curve
-
-
-def config_dtype(runtime: Runtime) -> torch.dtype:
-    """Return the number format in which parameters are kept."""
-    return runtime.precision.param_dtype.torch()
 
 
 def _reference(path: Path, runtime: Runtime, config: RlConfig) -> Scorer:
     """Return the starting policy as a scorer of batches; it is never trained."""
-    frozen, _ = load_model(path, runtime.kernels, config_dtype(runtime), runtime.torch_device)
+    frozen, _ = load_model(path, runtime.kernels, runtime.precision.param_dtype.torch(), runtime.torch_device)
     frozen.requires_grad_(requires_grad=False).eval()
 
     def score(batch: RolloutBatch) -> Tensor:
@@ -113,7 +118,7 @@ def _reference(path: Path, runtime: Runtime, config: RlConfig) -> Scorer:
                 moved.input_ids_BT,
                 moved.position_ids_BT,
                 moved.cu_seqlens,
-                targets=moved.target_ids_BT,
+                targets=moved.learnt_target_ids_BT,
                 temperature=config.temperature,
             )
 

@@ -40,7 +40,6 @@ def test_the_model_beats_the_byte_baseline_on_text_it_never_saw(mini) -> None:
 
 
 def test_held_out_documents_are_not_in_the_training_text(mini) -> None:
-    from portable.data.format.jsonl import read_jsonl  # noqa: F401  the corpus is plain jsonl.zst
     import zstandard
 
     ids = []
@@ -48,7 +47,8 @@ def test_held_out_documents_are_not_in_the_training_text(mini) -> None:
         raw = (mini.artefact("data") / "documents" / f"{split}.jsonl.zst").read_bytes()
         text = zstandard.ZstdDecompressor().stream_reader(raw).read().decode()
         ids.append({json.loads(line)["id"] for line in text.splitlines()})
-    assert ids[0] and ids[1]
+    assert ids[0]
+    assert ids[1]
     assert not ids[0] & ids[1]
 
 

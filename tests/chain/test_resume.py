@@ -1,4 +1,7 @@
-"""kill -9 at any moment, then the same command: it finishes, and the weights are those of an uninterrupted run."""
+"""kill -9 at any moment, then the same command.
+
+It finishes, and the weights are those of an uninterrupted run.
+"""
 
 import os
 import random

@@ -19,7 +19,12 @@ def server(mini):
         port = listener.getsockname()[1]
     words = ["serve", f"model_path={mini.artefact('export')}", f"port={port}"]
     process = subprocess.Popen(
-        command(*words), cwd=mini.folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command(*words),
+        cwd=mini.folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=60)
     try:
@@ -53,7 +58,9 @@ def test_a_stream_says_what_the_whole_says(server) -> None:
     model = server.models.list().data[0].id
     settings = {"model": model, "prompt": "Return the", "max_tokens": 12, "temperature": 0}
     whole = server.completions.create(**settings).choices[0].text
-    parts = [chunk.choices[0].text for chunk in server.completions.create(**settings, stream=True) if chunk.choices]
+    parts = [
+        chunk.choices[0].text for chunk in server.completions.create(**settings, stream=True) if chunk.choices
+    ]
     assert "".join(parts) == whole
 
 

@@ -1,7 +1,7 @@
 """Sums of two numbers, ``a+b=``, answered with a fixed number of digits: a task whose reward is a rule.
 
-The *format* can be taught without the sums (``random_answer``), so a policy starts near chance and whatever it gains
-was learnt from reward alone.
+The *format* can be taught without the sums (``random_answer``), so a policy starts near chance and whatever
+it gains was learnt from reward alone.
 """
 
 import random
@@ -20,7 +20,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class ArithmeticTask:
-    """All sums of two numbers of at most ``num_digits`` digits; answers are zero-padded to ``num_digits + 1``."""
+    """All sums of two numbers of at most ``num_digits`` digits.
+
+    Answers are zero-padded to ``num_digits + 1``.
+    """
 
     num_digits: int = 1
 

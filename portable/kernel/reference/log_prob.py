@@ -1,5 +1,6 @@
 """The output head and the log-softmax in one op. Shapes: N tokens, D hidden, V vocabulary."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,7 +23,9 @@ def token_log_probs(
     Logits live one chunk of rows at a time; the backward pass computes them again and uses d log p / d logits
     = (onehot(target) - p) / temperature. Differentiable once, in ``hidden_ND`` and ``weight_VD``.
 
-    Shapes: targets_N (N,) int64 in 0 .. V - 1; returns (N,).
+    A negative target is ignored: its row never meets the head, its log p is 0 and it gives no gradient.
+
+    Shapes: targets_N (N,) int64 below V; returns (N,).
     Dtype: the matmul in the inputs' (or autocast's) format, everything after it in float32.
     Raises: ShapeError if the inputs do not fit, ConfigError for a temperature that is not positive.
     Source: the chunked cross entropy of Wijmans et al. 2024, arXiv:2411.09009, section 4, without its
@@ -30,7 +33,23 @@ def token_log_probs(
     """
     check_inputs(hidden_ND, weight_VD, targets_N, temperature)
     hidden, weight = matmul_operands(hidden_ND, weight_VD)
-    return _TokenLogProbs.apply(hidden, weight, targets_N, temperature)
+    return without_ignored(_TokenLogProbs.apply, hidden, weight, targets_N, temperature)
+
+
+def without_ignored(
+    compute: Callable[[Tensor, Tensor, Tensor, float], Tensor],
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    targets_N: Tensor,
+    temperature: float,
+) -> Tensor:
+    """Return ``compute`` of the rows whose target is not negative, and 0 for the others."""
+    counted_N = targets_N >= 0
+    if bool(counted_N.all()):
+        return compute(hidden_ND, weight_VD, targets_N, temperature)
+    rows = counted_N.nonzero().squeeze(-1)
+    log_probs = compute(hidden_ND[rows], weight_VD, targets_N[rows], temperature)
+    return log_probs.new_zeros(targets_N.shape).index_copy(0, rows, log_probs)
 
 
 def check_inputs(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, temperature: float) -> None:

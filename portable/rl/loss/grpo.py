@@ -1,7 +1,7 @@
 """The clipped policy loss of GRPO with a k3 penalty.
 
-Source: Shao et al. 2024, arXiv:2402.03300, eq. 3 (sequence mean); Yu et al. 2025, arXiv:2503.14476, eq. 8 (token mean,
-separate upper clip). The weights in the batch say which of the two means it is.
+Source: Shao et al. 2024, arXiv:2402.03300, eq. 3 (sequence mean); Yu et al. 2025, arXiv:2503.14476, eq. 8
+(token mean, separate upper clip). The weights in the batch say which of the two means it is.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class GrpoObjective:
     ``temperature`` is that of the sampling: ratios compare the distributions that were sampled from.
     """
 
-    def __init__(self, config: GrpoConfig, temperature: float):
+    def __init__(self, config: GrpoConfig, temperature: float) -> None:
         self.config = config
         self.temperature = temperature
 
@@ -39,7 +39,7 @@ class GrpoObjective:
             batch.input_ids_BT,
             batch.position_ids_BT,
             batch.cu_seqlens,
-            targets=batch.target_ids_BT,
+            targets=batch.learnt_target_ids_BT,
             temperature=self.temperature,
         )
         return self.loss(log_probs_BT, batch)

@@ -83,3 +83,20 @@ def test_inputs_are_checked_as_by_the_reference():
         token_log_probs(x, weight, targets[:-1])
     with pytest.raises(ConfigError, match="temperature=0"):
         token_log_probs(x, weight, targets, temperature=0.0)
+
+
+def test_ignored_targets_are_skipped_as_by_the_reference():
+    from portable.kernel.reference import log_prob as reference
+
+    stream = torch.Generator().manual_seed(3)
+    x = torch.randn(40, 8, generator=stream).requires_grad_()
+    weight = torch.randn(11, 8, generator=stream).requires_grad_()
+    targets = torch.randint(0, 11, (40,), generator=stream)
+    targets[::3] = -100
+    results = []
+    for kernel in (token_log_probs, reference.token_log_probs):
+        out = kernel(x, weight, targets)
+        results.append((out, *torch.autograd.grad((out * torch.linspace(0, 1, 40)).sum(), [x, weight])))
+    for got, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(got, wanted)
+    assert (results[0][0][::3] == 0).all()

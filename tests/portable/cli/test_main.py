@@ -9,7 +9,19 @@ from portable.cli.main import main
 def test_help_names_every_verb(capsys) -> None:
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    for verb in ("run", "data", "pretrain", "synth", "sft", "rl", "eval", "export", "serve", "chat", "doctor"):
+    for verb in (
+        "run",
+        "data",
+        "pretrain",
+        "synth",
+        "sft",
+        "rl",
+        "eval",
+        "export",
+        "serve",
+        "chat",
+        "doctor",
+    ):
         assert f"\n  {verb} " in text
 
 

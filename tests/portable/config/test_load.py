@@ -62,7 +62,10 @@ def test_disputed_figures_give_no_peak() -> None:
 
 
 def test_a_recipe_takes_overrides_of_any_stage() -> None:
-    job = load("run", ["recipe=quickstart", "pretrain.steps=3", "optim@sft.optim=muon", "data.tokenizer.vocab_size=300"])
+    job = load(
+        "run",
+        ["recipe=quickstart", "pretrain.steps=3", "optim@sft.optim=muon", "data.tokenizer.vocab_size=300"],
+    )
     assert job.pretrain.steps == 3
     assert job.sft.optim.name == "muon"
     assert job.data.tokenizer.vocab_size == 300

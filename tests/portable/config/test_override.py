@@ -27,4 +27,13 @@ def test_nothing_is_looked_for_when_hardware_is_named() -> None:
 
 def test_options_come_before_overrides_whose_order_stays() -> None:
     words = ["steps=3", "--cfg", "job", "~optim", "hardware=cpu", "--config-dir", "mine", "-m"]
-    assert options_first(words) == ["--cfg", "job", "--config-dir", "mine", "-m", "steps=3", "~optim", "hardware=cpu"]
+    assert options_first(words) == [
+        "--cfg",
+        "job",
+        "--config-dir",
+        "mine",
+        "-m",
+        "steps=3",
+        "~optim",
+        "hardware=cpu",
+    ]

@@ -53,12 +53,13 @@ def test_targets_are_the_inputs_one_later_also_across_windows(make_shards):
     assert first.target_ids_BT[-1, -1] == second.input_ids_BT[0, 0]
 
 
-def test_the_end_of_text_is_learnt_but_the_next_document_is_not(make_shards):
+def test_every_token_is_learnt_and_a_documents_first_from_the_end_of_text_alone(make_shards):
     source = PackedTokenSource(make_shards(LENGTHS), seq_len=16, shape=BatchShape(micro_batch_size=2))
     (batch,) = source.next_batches()
-    assert torch.equal(batch.loss_weight_BT == 0, batch.input_ids_BT == 0)
-    assert (batch.loss_weight_BT[batch.target_ids_BT == 0][:1] == 1).all()
-    assert batch.num_terms == int((batch.input_ids_BT != 0).sum())
+    assert batch.num_terms == 32
+    ends = batch.input_ids_BT == 0
+    assert ends.any()
+    assert (batch.position_ids_BT[ends] == 0).all()
 
 
 def test_positions_and_boundaries_restart_at_documents(make_shards):
@@ -69,15 +70,15 @@ def test_positions_and_boundaries_restart_at_documents(make_shards):
     assert batch.cu_seqlens.tolist() == [*starts.nonzero().flatten().tolist(), 32]
     for left, right in itertools.pairwise(batch.cu_seqlens.tolist()):
         assert batch.position_ids_BT.flatten()[left:right].tolist() == list(range(right - left))
-        assert (batch.input_ids_BT.flatten()[left : right - 1] != 0).all()
+        assert (batch.input_ids_BT.flatten()[left + 1 : right] != 0).all()
 
 
 def test_a_window_in_the_middle_of_a_document_starts_at_position_zero(make_shards):
-    source = PackedTokenSource(make_shards([40]), seq_len=8, shape=BatchShape(micro_batch_size=5))
+    source = PackedTokenSource(make_shards([40]), seq_len=8, shape=BatchShape(micro_batch_size=4))
     (batch,) = source.next_batches()
     assert batch.input_ids_BT[1].tolist() == list(range(108, 116))
-    assert batch.position_ids_BT.tolist() == [list(range(8))] * 5
-    assert batch.cu_seqlens.tolist() == [0, 8, 16, 24, 32, 40]
+    assert batch.position_ids_BT.tolist() == [list(range(8))] * 4
+    assert batch.cu_seqlens.tolist() == [0, 8, 16, 24, 32]
 
 
 def test_without_the_mask_a_window_is_one_segment_and_all_is_learnt(make_shards):

@@ -117,9 +117,13 @@ def test_one_shot_prints_the_answer_and_ends(
     model_dir: Path, runtime: Runtime, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sampling = SamplingConfig(max_new_tokens=8, temperature=0)
-    run_chat(ChatConfig(model_path=str(model_dir), prompt="hi", sampling=sampling), runtime, NativeEngineConfig())
+    run_chat(
+        ChatConfig(model_path=str(model_dir), prompt="hi", sampling=sampling), runtime, NativeEngineConfig()
+    )
     first = capsys.readouterr().out
-    run_chat(ChatConfig(model_path=str(model_dir), prompt="hi", sampling=sampling), runtime, NativeEngineConfig())
+    run_chat(
+        ChatConfig(model_path=str(model_dir), prompt="hi", sampling=sampling), runtime, NativeEngineConfig()
+    )
     assert capsys.readouterr().out == first
     assert len(first.strip()) > 0
 

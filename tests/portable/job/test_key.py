@@ -50,7 +50,10 @@ def test_the_key_depends_on_settings_input_and_machine(job, tmp_path) -> None:
 
 def test_the_key_does_not_depend_on_where_the_input_stands(job, tmp_path) -> None:
     stage = stage_of("pretrain")
-    keys = {stage_key(stage, job.pretrain, job, {"data": artefact(tmp_path / name, "same")}) for name in ("a", "b")}
+    keys = {
+        stage_key(stage, job.pretrain, job, {"data": artefact(tmp_path / name, "same")})
+        for name in ("a", "b")
+    }
     assert len(keys) == 1
 
 

@@ -27,7 +27,9 @@ def test_a_killed_holder_leaves_no_lock(tmp_path) -> None:
         "import sys, time, pathlib\nfrom portable.job.lock import exclusive\n"
         "with exclusive(pathlib.Path(sys.argv[1])):\n print('held', flush=True)\n time.sleep(60)\n"
     )
-    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "x")], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "x")], stdout=subprocess.PIPE, text=True
+    )
     assert holder.stdout is not None
     assert holder.stdout.readline().strip() == "held"
     holder.kill()

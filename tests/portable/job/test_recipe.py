@@ -40,9 +40,7 @@ def _make(name: str, content: object, workspace: Workspace) -> Artefact:
 
 @pytest.fixture
 def job(tmp_path, monkeypatch):
-    stages = {
-        name: Stage(name, f"{__name__}:make_{name}", (), ("core",)) for name in ("data", "synth")
-    }
+    stages = {name: Stage(name, f"{__name__}:make_{name}", (), ("core",)) for name in ("data", "synth")}
     monkeypatch.setattr(recipe, "stage_of", lambda name: stages[name])
     monkeypatch.setattr("portable.job.stage.load_target", lambda target: globals()[target.partition(":")[2]])
     CALLS.clear()

@@ -15,13 +15,20 @@ def texts(tmp_path) -> Path:
     for index in range(60):
         (folder / f"{index}.txt").write_text(
             f"Document number {index} tells how the part called p{index} is mounted, in plain words.\n"
-            f"It is long enough to be kept, and it differs from the others in its number {index * 7919}.\n" * 2
+            f"It is long enough to be kept, and it differs from the others in its number {index * 7919}.\n"
+            * 2
         )
     return folder
 
 
 def data_job(texts: Path, *overrides: str):
-    ops = ["ops={}", "tokenizer.vocab_size=280", "dedup.minhash=false", "num_workers=1", "heldout_fraction=0.2"]
+    ops = [
+        "ops={}",
+        "tokenizer.vocab_size=280",
+        "dedup.minhash=false",
+        "num_workers=1",
+        "heldout_fraction=0.2",
+    ]
     return load("data", ["hardware=cpu", f"source={texts}", *ops, *overrides])
 
 

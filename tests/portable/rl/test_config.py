@@ -25,4 +25,9 @@ def test_negative_coefficients_are_refused(field) -> None:
 
 
 def test_equal_parts_are_accepted() -> None:
-    assert RlConfig(steps=1, model_path="m", prompts_per_rollout=4, num_samples=4, updates_per_rollout=8).num_samples == 4
+    assert (
+        RlConfig(
+            steps=1, model_path="m", prompts_per_rollout=4, num_samples=4, updates_per_rollout=8
+        ).num_samples
+        == 4
+    )

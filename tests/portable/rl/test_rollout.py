@@ -36,13 +36,17 @@ class FakeEngine:
             a, b = "".join(map(chr, request.prompt_ids)).rstrip("=").split("+")
             right = (request.sampling.seed or 0) % 2 == 0
             text = f"{int(a) + int(b):02d}" if right else "99"
-            steps = tuple(TokenStep(ord(char), -0.5) for char in text) + (TokenStep(1, -0.1),)
+            steps = (*(TokenStep(ord(char), -0.5) for char in text), TokenStep(1, -0.1))
             done.append(Completion(steps, text, "stop"))
         return done
 
 
 def source_of(**settings) -> RolloutSource:
-    config = RlConfig(steps=1, model_path="m", **{"prompts_per_rollout": 4, "num_samples": 6, "micro_batch_size": 5, **settings})
+    config = RlConfig(
+        steps=1,
+        model_path="m",
+        **{"prompts_per_rollout": 4, "num_samples": 6, "micro_batch_size": 5, **settings},
+    )
     return RolloutSource(FakeEngine(), ArithmeticTask(), config, 0, None, 0, 1)
 
 
@@ -109,19 +113,31 @@ def test_two_ranks_share_a_step_without_overlap() -> None:
 @pytest.mark.parametrize("aggregation", list(LossAggregation))
 def test_collated_rows_weigh_answers_only(aggregation: LossAggregation) -> None:
     short = Sample((5, 6), Completion((TokenStep(7, -0.1),), "a", "stop"), 1.0, 2.0)
-    long = Sample((5, 6, 8), Completion((TokenStep(7, -0.2), TokenStep(9, -0.3), TokenStep(1, -0.4)), "b", "stop"), 0.0, -1.0)
+    long = Sample(
+        (5, 6, 8),
+        Completion((TokenStep(7, -0.2), TokenStep(9, -0.3), TokenStep(1, -0.4)), "b", "stop"),
+        0.0,
+        -1.0,
+    )
     batch = collate([short, long], 0, aggregation)
     assert batch.input_ids_BT.tolist() == [[5, 6, 0, 0, 0], [5, 6, 8, 7, 9]]
     assert batch.target_ids_BT.tolist() == [[6, 7, 0, 0, 0], [6, 8, 7, 9, 1]]
-    assert (batch.loss_weight_BT > 0).tolist() == [[False, True, False, False, False], [False, False, True, True, True]]
+    assert (batch.loss_weight_BT > 0).tolist() == [
+        [False, True, False, False, False],
+        [False, False, True, True, True],
+    ]
     assert batch.old_log_probs_BT[1].tolist() == pytest.approx([0, 0, -0.2, -0.3, -0.4])
     terms = 2 if aggregation is LossAggregation.sequence_mean else 4
     assert batch.num_terms == pytest.approx(terms)
 
 
 def test_the_reference_scores_every_micro_batch() -> None:
-    config = RlConfig(steps=1, model_path="m", prompts_per_rollout=2, num_samples=2, grpo=GrpoConfig(kl_coef=0.1))
-    source = RolloutSource(FakeEngine(), ArithmeticTask(), config, 0, lambda b: torch.full(b.input_ids_BT.shape, -7.0), 0, 1)
+    config = RlConfig(
+        steps=1, model_path="m", prompts_per_rollout=2, num_samples=2, grpo=GrpoConfig(kl_coef=0.1)
+    )
+    source = RolloutSource(
+        FakeEngine(), ArithmeticTask(), config, 0, lambda b: torch.full(b.input_ids_BT.shape, -7.0), 0, 1
+    )
     (batch,) = source.next_batches()
     assert (batch.ref_log_probs_BT == -7.0).all()
 

@@ -129,3 +129,25 @@ def test_shapes_and_temperature_are_checked():
     for temperature in (0.0, -1.0):
         with pytest.raises(ConfigError, match=f"temperature={temperature}"):
             token_log_probs(x, weight, targets, temperature=temperature)
+
+
+def test_ignored_targets_have_log_prob_zero_and_no_gradient():
+    x, weight, targets = inputs()
+    some = targets.clone()
+    some[[0, 3, 4, 9]] = -100
+    out = token_log_probs(x, weight, some)
+    assert (out[[0, 3, 4, 9]] == 0).all()
+    kept = [1, 2, 5, 6, 7, 8]
+    torch.testing.assert_close(out[kept], plain(x, weight, targets)[kept])
+    grads = torch.autograd.grad(out.sum(), [x, weight])
+    wanted = torch.autograd.grad(plain(x[kept], weight, targets[kept]).sum(), [x, weight])
+    for got, expected in zip(grads, wanted, strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+def test_with_every_target_ignored_the_loss_is_zero_and_differentiable():
+    x, weight, targets = inputs()
+    out = token_log_probs(x, weight, torch.full_like(targets, -1))
+    assert torch.equal(out, torch.zeros(10, dtype=out.dtype))
+    grads = torch.autograd.grad(out.sum(), [x, weight])
+    assert all((grad == 0).all() for grad in grads)

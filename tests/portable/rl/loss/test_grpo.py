@@ -11,7 +11,9 @@ from portable.rl.config import GrpoConfig
 from portable.rl.loss.grpo import GrpoObjective
 
 
-def batch_of(old: torch.Tensor, advantages: torch.Tensor, weight: torch.Tensor, ref: torch.Tensor | None = None) -> RolloutBatch:
+def batch_of(
+    old: torch.Tensor, advantages: torch.Tensor, weight: torch.Tensor, ref: torch.Tensor | None = None
+) -> RolloutBatch:
     ids = torch.zeros(old.shape, dtype=torch.long)
     return RolloutBatch(
         input_ids_BT=ids,
@@ -27,8 +29,12 @@ def batch_of(old: torch.Tensor, advantages: torch.Tensor, weight: torch.Tensor, 
 def by_hand(new, old, ref, advantage, weight, config: GrpoConfig) -> float:
     total = 0.0
     for n, o, r, a, w in zip(
-        new.flatten().tolist(), old.flatten().tolist(), ref.flatten().tolist(),
-        advantage.flatten().tolist(), weight.flatten().tolist(), strict=True,
+        new.flatten().tolist(),
+        old.flatten().tolist(),
+        ref.flatten().tolist(),
+        advantage.flatten().tolist(),
+        weight.flatten().tolist(),
+        strict=True,
     ):
         if w == 0:
             continue
