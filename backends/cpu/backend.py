@@ -28,9 +28,11 @@ class CpuBackend:
         return Probe(usable=True, hardware="cpu", looked_for="a processor that runs Python", found=found)
 
     def environment(self) -> dict[str, str]:
-        """Let waiting threads sleep instead of spin: where cores are shared, a spinning team made a training step
-        ten times slower (2 threads beside two other busy processes on 2 cores); on a quiet machine it costs nothing
-        that can be seen."""
+        """Let waiting threads sleep instead of spin.
+
+        Where cores are shared, a spinning team made a training step ten times slower (2 threads beside two
+        other busy processes on 2 cores); on a quiet machine it costs nothing that can be seen.
+        """
         return {"OMP_WAIT_POLICY": "passive"}
 
     def device(self) -> CpuDevice:

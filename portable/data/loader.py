@@ -239,8 +239,8 @@ class _DocumentStream:
 def _packed_batch(rows: Sequence[_Window], document_mask: bool) -> Batch:
     """Shift the windows into inputs and targets, and mark where segments begin.
 
-    With ``document_mask`` the end-of-text token before a document opens its segment: it is what the document's
-    first token is predicted from, in training as in evaluation, so every target is learnt.
+    With ``document_mask`` the end-of-text token before a document opens its segment: it is what the
+    document's first token is predicted from, in training as in evaluation, so every target is learnt.
     """
     num_rows, seq_len = len(rows), len(rows[0].ids) - 1
     ids_BT1 = np.stack([row.ids for row in rows])

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, field
 
-from omegaconf import MISSING
-
 from portable.core.errors import ConfigError
 from portable.engine.request import SamplingConfig
 
@@ -25,7 +23,7 @@ class ServeConfig:
     in a config.
     """
 
-    model_path: str = MISSING
+    model_path: str = ""
     host: str = "127.0.0.1"
     port: int = 8000
     served_name: str = ""
@@ -39,7 +37,7 @@ class ServeConfig:
 class ChatConfig:
     """Talk to ``model``, a folder, in the terminal. With a ``prompt``: answer it, print the answer, end."""
 
-    model_path: str = MISSING
+    model_path: str = ""
     system: str = ""
     prompt: str = ""
     sampling: SamplingConfig = field(

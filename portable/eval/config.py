@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, field
 
-from omegaconf import MISSING
-
 from portable.core.errors import ConfigError
 
 
@@ -18,8 +16,8 @@ class EvalConfig:
     """
 
     models: dict[str, str] = field(default_factory=dict)
-    corpus: str = MISSING
-    conversations: str = MISSING
+    corpus: str = ""
+    conversations: str = ""
     tasks: list[str] = field(default_factory=lambda: ["bits_per_byte", "doc_qa", "arithmetic"])
     seq_len: int = 256
     num_questions: int = 200
@@ -31,10 +29,6 @@ class EvalConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.models:
-            raise ConfigError(
-                "eval.models={} names no model; name one, e.g. +models.base=runs/pretrain/latest"
-            )
         if not self.tasks:
             raise ConfigError("eval.tasks=[] asks for nothing; use e.g. eval.tasks=[doc_qa]")
         for name, value, least in (

@@ -19,6 +19,7 @@ from portable.core.workspace import Workspace
 from portable.device.select import load_backend
 from portable.job.choice import describe_choice
 from portable.job.environment import record_environment
+from portable.job.inputs import require_inputs
 from portable.job.machine import Machine, require_hardware
 from portable.job.recipe import StageResult, check_recipe, run_recipe
 from portable.job.report.build import build_report
@@ -51,6 +52,7 @@ def run_job(
         logger.info("dry run: nothing is computed\n%s", describe_choice(verb, job))
         return None
     require_hardware(job.hardware)
+    require_inputs(verb, job)
     for name, value in load_backend(job.hardware.backend).environment().items():
         os.environ.setdefault(name, value)
     machine = Machine(job)

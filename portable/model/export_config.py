@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from omegaconf import MISSING
-
 from portable.core.errors import ConfigError
 
 
@@ -25,7 +23,7 @@ class ExportConfig:
     ``max_logit_difference``, computed in float32 by us and by transformers.
     """
 
-    model_path: str = MISSING
+    model_path: str = ""
     dtype: ExportDtype = ExportDtype.keep
     num_check_sequences: int = 4
     max_logit_difference: float = 1e-4

@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
-from omegaconf import MISSING
-
 from portable.core.errors import ConfigError
 from portable.train.config import TrainConfig
 
@@ -46,7 +44,7 @@ class RlConfig(TrainConfig):
     another sample: a control that must not learn.
     """
 
-    model_path: str = MISSING
+    model_path: str = ""
     num_digits: int = 1
     seeds: list[int] = field(default_factory=lambda: [0])
     prompts_per_rollout: int = 32
@@ -59,6 +57,7 @@ class RlConfig(TrainConfig):
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
 
     def __post_init__(self) -> None:
+        TrainConfig.__post_init__(self)  # super() finds no class in a slotted dataclass
         if self.num_samples < 2:
             raise ConfigError(
                 f"rl.num_samples={self.num_samples}; advantages compare samples of a group, so use at least 2"

@@ -4,8 +4,6 @@ import math
 from dataclasses import dataclass, field
 from enum import Enum
 
-from omegaconf import MISSING
-
 from portable.core.errors import ConfigError
 from portable.train.config import TrainConfig
 
@@ -54,8 +52,8 @@ class SftConfig(TrainConfig):
     form and from no knowledge of sums. ``num_questions`` held-out questions are answered before and after.
     """
 
-    model_path: str = MISSING
-    data: str = MISSING
+    model_path: str = ""
+    data: str = ""
     steps: int = 0
     epochs: float = 2.0
     seq_len: int = 256

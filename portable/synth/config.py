@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, field
 
-from omegaconf import MISSING
-
 from portable.core.errors import ConfigError
 from portable.synth.teacher.config import TeacherConfig
 
@@ -17,7 +15,7 @@ class SynthConfig:
     (Jaccard) or more count as one.
     """
 
-    data: str = MISSING
+    data: str = ""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     max_train: int = 3000
     max_heldout: int = 200

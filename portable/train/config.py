@@ -104,7 +104,7 @@ class CheckpointConfig:
 class TrainConfig:
     """The loop of one run. ``max_grad_norm=0`` switches clipping off."""
 
-    steps: int = MISSING
+    steps: int = 1000
     max_grad_norm: float = 1.0
     log_every_steps: int = 1
     eval_every_steps: int = 0
@@ -113,7 +113,7 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
-        if self.steps != MISSING and self.steps < 1:
+        if self.steps < 1:
             raise ConfigError(f"steps={self.steps}; use at least 1")
         if self.log_every_steps < 1:
             raise ConfigError(f"log_every_steps={self.log_every_steps}; use at least 1")

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, field
 
-from omegaconf import MISSING
-
 from portable.core.errors import ConfigError
 from portable.model.config import ModelConfig
 from portable.train.config import TrainConfig
@@ -19,7 +17,7 @@ class PretrainConfig(TrainConfig):
     always takes all.
     """
 
-    data: str = MISSING
+    data: str = ""
     model: ModelConfig = field(default_factory=ModelConfig)
     seq_len: int = 256
     micro_batch_size: int = 8

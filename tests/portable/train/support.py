@@ -68,7 +68,8 @@ class TinyModel(nn.Module):
         for block in self.blocks:
             x = block(x)
         log_probs = F.log_softmax(self.head(x).float(), dim=-1)
-        return log_probs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+        scored = log_probs.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+        return torch.where(targets >= 0, scored, 0.0)  # a negative target is ignored, as by the decoder
 
 
 def rows_to_batch(rows: Sequence[int], seq_len: int = 6) -> Batch:
