@@ -6,9 +6,10 @@ run that was killed samples the same answers again.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,24 +19,16 @@ from portable.core.random import derive_seed
 from portable.core.record import Batch, Message
 from portable.data.task.arithmetic import ArithmeticTask, Problem
 from portable.engine.protocol import Engine
-from portable.engine.request import Completion, Request, SamplingConfig, TokenStep
+from portable.engine.request import Completion, Request, SamplingConfig
 from portable.model.chat import render_prompt
 from portable.rl.advantage import group_relative
 from portable.rl.batch import RolloutBatch
-from portable.rl.config import LossAggregation, RlConfig
+from portable.rl.config import RlConfig
+from portable.rl.sample import Sample, collate, from_json, merge_equal, share_equally, to_json
 
 # The reference policy's log-probs of a batch's targets.
 Scorer = Callable[[RolloutBatch], Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One answer to one prompt and what it earned."""
-
-    prompt_ids: tuple[int, ...]
-    completion: Completion
-    reward: float
-    advantage: float
+logger = logging.getLogger(__name__)
 
 
 class RolloutSource:
@@ -73,13 +66,14 @@ class RolloutSource:
 
         Samples first when the last answers are used up.
         """
-        rollout, part = divmod(self._step, self.config.updates_per_rollout)
+        updates, size = self.config.updates_per_rollout, self.config.micro_batch_size
+        rollout, part = divmod(self._step, updates)
         if part == 0 or not self._samples:
             self._samples = self.sample(rollout)
-        share = len(self._samples) // self.config.updates_per_rollout
-        mine = self._samples[part * share : (part + 1) * share][self.rank :: self.size]
+        total = len(self._samples)
+        due = merge_equal(self._samples[part * total // updates : (part + 1) * total // updates])
+        mine = share_equally(due, self.rank, self.size)
         self._step += 1
-        size = self.config.micro_batch_size
         return [self._collate(mine[start : start + size]) for start in range(0, len(mine), size)]
 
     def state_dict(self) -> dict[str, Any]:  # Any: JSON values
@@ -90,33 +84,50 @@ class RolloutSource:
         return {
             "step": self._step,
             "rewards": list(self.rewards),
-            "samples": [_pack(sample) for sample in self._samples],
+            "samples": [to_json(sample) for sample in self._samples],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # Any: JSON values
         """Go to a position."""
         self._step = int(state["step"])
         self.rewards = [float(reward) for reward in state["rewards"]]
-        self._samples = [_unpack(row) for row in state["samples"]]
+        self._samples = [from_json(row) for row in state["samples"]]
 
     def sample(self, rollout: int) -> list[Sample]:
-        """Answer the prompts of rollout number ``rollout`` and weigh the answers, in random order."""
+        """Return the weighed answers of rollout number ``rollout``, group by group in random order.
+
+        With ``drop_uniform_groups`` only groups that teach something are kept. If none does, one stays, so that a
+        step is never empty, and the log says so.
+        """
         rng = random.Random(derive_seed(self.seed, "rollout", rollout))
         problems = rng.sample(self._problems, min(self.config.prompts_per_rollout, len(self._problems)))
-        asked = [problem for problem in problems for _ in range(self.config.num_samples)]
+        size = self.config.num_samples
+        asked = [problem for problem in problems for _ in range(size)]
         completions = self.engine.generate(self._requests(asked, "rollout", rollout))
         rewards = [self._reward(problem, done) for problem, done in zip(asked, completions, strict=True)]
         self.rewards.append(sum(rewards) / len(rewards))
-        if self.config.shuffle_rewards:
-            rng.shuffle(rewards)
-        grouped = torch.tensor(rewards).view(len(problems), self.config.num_samples)
-        advantages = group_relative(grouped, scale_by_std=self.config.grpo.scale_by_std).flatten().tolist()
+        owned = rng.sample(rewards, len(rewards)) if self.config.shuffle_rewards else rewards
+        advantages = group_relative(
+            torch.tensor(owned).view(-1, size), scale_by_std=self.config.grpo.scale_by_std
+        )
         samples = [
             Sample(self._prompts[problem.prompt], done, reward, advantage)
-            for problem, done, reward, advantage in zip(asked, completions, rewards, advantages, strict=True)
+            for problem, done, reward, advantage in zip(
+                asked, completions, rewards, advantages.flatten().tolist(), strict=True
+            )
         ]
-        rng.shuffle(samples)
-        return samples
+        groups = [samples[start : start + size] for start in range(0, len(samples), size)]
+        if self.config.drop_uniform_groups:
+            groups = self._telling(groups)
+        return [sample for group in groups for sample in group]
+
+    def _telling(self, groups: list[list[Sample]]) -> list[list[Sample]]:
+        telling = [group for group in groups if any(sample.advantage != 0 for sample in group)]
+        if not telling:
+            logger.warning(
+                "rollout %d: all answers to a prompt earned the same, for every prompt", len(self.rewards)
+            )
+        return telling or groups[:1]
 
     def measure(self, num_samples: int, label: str) -> float:
         """Return the mean reward of ``num_samples`` sampled answers to every problem."""
@@ -150,51 +161,3 @@ class RolloutSource:
         if self.reference is None:
             return batch
         return replace(batch, ref_log_probs_BT=self.reference(batch))
-
-
-def collate(samples: Sequence[Sample], pad_token_id: int, aggregation: LossAggregation) -> RolloutBatch:
-    """Return one row a sample, padded on the right.
-
-    A row is a segment of its own, and no token sees the padding.
-    """
-    rows, width = len(samples), max(len(s.prompt_ids) + len(s.completion.steps) for s in samples) - 1
-    ids_BT = torch.full((rows, width), pad_token_id)
-    targets_BT = torch.full((rows, width), pad_token_id)
-    weight_BT, advantage_BT, old_BT = (torch.zeros(rows, width) for _ in range(3))
-    for row, sample in enumerate(samples):
-        tokens = torch.tensor(sample.prompt_ids + sample.completion.token_ids)
-        start, end = len(sample.prompt_ids) - 1, len(tokens) - 1
-        ids_BT[row, :end] = tokens[:-1]
-        targets_BT[row, :end] = tokens[1:]
-        weight_BT[row, start:end] = 1.0 if aggregation is LossAggregation.token_mean else 1.0 / (end - start)
-        advantage_BT[row, start:end] = sample.advantage
-        old_BT[row, start:end] = torch.tensor(sample.completion.log_probs)
-    return RolloutBatch(
-        input_ids_BT=ids_BT,
-        target_ids_BT=targets_BT,
-        loss_weight_BT=weight_BT,
-        position_ids_BT=torch.arange(width).expand(rows, width),
-        advantages_BT=advantage_BT,
-        old_log_probs_BT=old_BT,
-        ref_log_probs_BT=old_BT.clone(),
-    )
-
-
-def _pack(sample: Sample) -> list[Any]:  # Any: JSON values
-    steps = [[step.token_id, step.log_prob] for step in sample.completion.steps]
-    return [
-        list(sample.prompt_ids),
-        steps,
-        sample.completion.text,
-        sample.completion.finish_reason,
-        sample.reward,
-        sample.advantage,
-    ]
-
-
-def _unpack(row: list[Any]) -> Sample:  # Any: JSON values
-    prompt_ids, steps, text, finish_reason, reward, advantage = row
-    completion = Completion(
-        tuple(TokenStep(int(token), float(log_prob)) for token, log_prob in steps), text, finish_reason
-    )
-    return Sample(tuple(int(token) for token in prompt_ids), completion, float(reward), float(advantage))
