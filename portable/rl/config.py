@@ -39,11 +39,11 @@ class GrpoConfig:
 class RlConfig(TrainConfig):
     """One run per seed in ``seeds``; the first seed's policy is the result, whatever its score.
 
-    A rollout takes ``prompts_per_rollout`` prompts, samples ``num_samples`` answers to each, and is followed by
-    ``updates_per_rollout`` optimiser steps on equal parts of them. ``drop_uniform_groups`` leaves out prompts
-    whose answers all earned the same: their advantages are 0 (the filter of DAPO, Yu et al. 2025, section 3.2,
-    without its refilling). ``shuffle_rewards`` hands every reward to another sample: a control that must not
-    learn.
+    A rollout takes ``prompts_per_rollout`` prompts, samples ``num_samples`` answers to each, and is followed
+    by ``updates_per_rollout`` optimiser steps on equal parts of them. ``drop_uniform_groups`` leaves out
+    prompts whose answers all earned the same: their advantages are 0 (the filter of DAPO, Yu et al. 2025,
+    section 3.2, without its refilling). ``shuffle_rewards`` hands every reward to another sample: a control
+    that must not learn.
     """
 
     model_path: str = ""
@@ -69,8 +69,9 @@ class RlConfig(TrainConfig):
             raise ConfigError("rl.seeds is empty; list at least one seed")
         if not 1 <= self.updates_per_rollout <= self.num_samples:
             raise ConfigError(
-                f"rl.updates_per_rollout={self.updates_per_rollout}; use 1 to num_samples={self.num_samples}: "
-                "a rollout may hold the answers to a single prompt, and every update needs some"
+                f"rl.updates_per_rollout={self.updates_per_rollout}; use 1 to num_samples="
+                f"{self.num_samples}: a rollout may hold the answers to a single prompt, and every update "
+                "needs some"
             )
         if self.temperature <= 0:
             raise ConfigError(f"rl.temperature={self.temperature}; sampling needs a positive temperature")

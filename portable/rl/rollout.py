@@ -96,8 +96,8 @@ class RolloutSource:
     def sample(self, rollout: int) -> list[Sample]:
         """Return the weighed answers of rollout number ``rollout``, group by group in random order.
 
-        With ``drop_uniform_groups`` only groups that teach something are kept. If none does, one stays, so that a
-        step is never empty, and the log says so.
+        With ``drop_uniform_groups`` only groups that teach something are kept. If none does, one stays, so
+        that a step is never empty, and the log says so.
         """
         rng = random.Random(derive_seed(self.seed, "rollout", rollout))
         problems = rng.sample(self._problems, min(self.config.prompts_per_rollout, len(self._problems)))

@@ -27,8 +27,8 @@ class Sample:
 def merge_equal(samples: Sequence[Sample]) -> list[Sample]:
     """Return each distinct answer once, in order of appearance, with its count.
 
-    Equal answers to a prompt have equal probabilities and advantages, so computing one of them and weighing it
-    by the count gives the same loss. A policy that becomes sure of itself draws few distinct answers.
+    Equal answers to a prompt have equal probabilities and advantages, so computing one of them and weighing
+    it by the count gives the same loss. A policy that becomes sure of itself draws few distinct answers.
     """
     merged: dict[tuple[tuple[int, ...], tuple[int, ...], float], Sample] = {}
     for sample in samples:
@@ -39,7 +39,7 @@ def merge_equal(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def share_equally(samples: Sequence[Sample], rank: int, size: int) -> list[Sample]:
-    """Return this rank's share: as many rows as any other rank's, filled up with rows that count for nothing."""
+    """Return this rank's share: as many rows as any other's, filled up with rows that count for nothing."""
     fill = [replace(samples[0], count=0)] * (-len(samples) % size)
     return [*samples, *fill][rank::size]
 

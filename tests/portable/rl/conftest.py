@@ -58,7 +58,8 @@ def policy_dir(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Pa
     problems = task.problems()
     for _ in range(FORMAT_STEPS):
         chats = [
-            render_chat(tokenizer, task.format_example(rng.choice(problems), rng, 0).messages) for _ in range(64)
+            render_chat(tokenizer, task.format_example(rng.choice(problems), rng, 0).messages)
+            for _ in range(64)
         ]
         ids_BT = torch.tensor([chat.ids for chat in chats])
         learnt_BT = torch.tensor([chat.learnt for chat in chats])

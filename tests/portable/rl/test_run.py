@@ -1,4 +1,4 @@
-"""The RL stage on a policy small enough to learn in seconds: it learns from the reward, and from nothing else."""
+"""The RL stage on a policy small enough to learn in seconds: from the reward, and from nothing else."""
 
 import json
 from pathlib import Path
