@@ -15,14 +15,10 @@ from portable.engine.config import NativeEngineConfig
 from portable.engine.request import Completion, Request, TokenStep
 from portable.eval.config import EvalConfig
 from portable.eval.task.protocol import Subject
-from portable.hardware.spec import HardwareConfig
-from portable.kernel.config import KernelConfig
 from portable.model.config import ModelConfig
 from portable.model.init import new_model
 from portable.model.tokenizer import Tokenizer
 from portable.model.weights import save_model
-from portable.parallel.build import build_runtime
-from portable.parallel.config import CommunicatorConfig, PrecisionConfig, SingleConfig
 from portable.parallel.runtime import Runtime
 
 TEXTS = [
@@ -39,17 +35,6 @@ def tokenizer() -> Tokenizer:
 @pytest.fixture(scope="session")
 def other_tokenizer() -> Tokenizer:
     return train_tokenizer(TEXTS, TokenizerConfig(vocab_size=275))
-
-
-@pytest.fixture(scope="session")
-def runtime() -> Runtime:
-    return build_runtime(
-        HardwareConfig(name="cpu", backend="cpu"),
-        SingleConfig(),
-        PrecisionConfig(),
-        CommunicatorConfig(name="gloo"),
-        KernelConfig(),
-    )
 
 
 @pytest.fixture(scope="session")

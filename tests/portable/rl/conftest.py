@@ -10,29 +10,14 @@ from portable.core.record import Batch
 from portable.data.config import TokenizerConfig
 from portable.data.task.arithmetic import ArithmeticTask
 from portable.data.tokenizer import train_tokenizer
-from portable.hardware.spec import HardwareConfig
-from portable.kernel.config import KernelConfig
 from portable.model.chat import render_chat
 from portable.model.config import ModelConfig
 from portable.model.init import new_model
 from portable.model.weights import save_model
-from portable.parallel.build import build_runtime
-from portable.parallel.config import CommunicatorConfig, PrecisionConfig, SingleConfig
 from portable.parallel.runtime import Runtime
 from portable.train.next_token import next_token_loss
 
 FORMAT_STEPS = 60
-
-
-@pytest.fixture(scope="session")
-def runtime() -> Runtime:
-    return build_runtime(
-        HardwareConfig(name="cpu", backend="cpu"),
-        SingleConfig(),
-        PrecisionConfig(),
-        CommunicatorConfig(name="gloo"),
-        KernelConfig(),
-    )
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ import torch
 
 from portable.data.task.arithmetic import ArithmeticTask
 from portable.engine.request import Completion, Request, TokenStep
-from portable.rl.config import GrpoConfig, LossAggregation, RlConfig
-from portable.rl.rollout import RolloutSource, Sample, collate
+from portable.rl.config import GrpoConfig, RlConfig
+from portable.rl.rollout import RolloutSource
 
 
 class FakeTokenizer:
@@ -54,9 +54,10 @@ def rows(batches) -> list[list[int]]:
     return [row for batch in batches for row in batch.input_ids_BT.tolist()]
 
 
-def test_micro_batches_cover_every_sample_once() -> None:
+def test_micro_batches_cover_every_distinct_answer_with_its_count() -> None:
     batches = source_of().next_batches()
-    assert [batch.input_ids_BT.shape[0] for batch in batches] == [5, 5, 5, 5, 4]
+    assert all(batch.input_ids_BT.shape[0] <= 5 for batch in batches)
+    assert sum(batch.input_ids_BT.shape[0] for batch in batches) == 8  # a right and a wrong one to 4 prompts
     assert sum(batch.num_terms for batch in batches) == pytest.approx(24)
 
 
@@ -76,19 +77,57 @@ def test_a_rollout_depends_on_its_number_and_seed_alone() -> None:
     assert first != other
 
 
-def test_shuffled_rewards_keep_their_sum_and_lose_their_owner() -> None:
+def test_shuffled_rewards_are_shown_as_earned_and_lose_their_owner() -> None:
     honest, control = source_of().sample(0), source_of(shuffle_rewards=True).sample(0)
-    assert sum(s.reward for s in honest) == sum(s.reward for s in control)
-    assert any(s.reward != float(s.completion.text != "99") for s in control)
+    assert all((sample.advantage > 0) == (sample.reward == 1) for sample in honest)
+    assert any((sample.advantage > 0) != (sample.reward == 1) for sample in control)
 
 
 def test_updates_share_a_rollout_without_overlap() -> None:
     source = source_of(updates_per_rollout=3)
-    parts = [rows(source.next_batches()) for _ in range(3)]
-    assert [len(part) for part in parts] == [8, 8, 8]
+    parts = [sum(batch.num_terms for batch in source.next_batches()) for _ in range(3)]
+    assert parts == pytest.approx([8, 8, 8])
     assert len(source.rewards) == 1
     source.next_batches()
     assert len(source.rewards) == 2
+
+
+class OneWayEngine(FakeEngine):
+    """Answers sums that begin with 2 now rightly, now wrongly, and all others wrongly."""
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        mixed = super().generate(requests)
+        fixed = [Completion((TokenStep(57, -0.5), TokenStep(1, -0.1)), "99", "stop")] * len(requests)
+        return [
+            done if chr(request.prompt_ids[0]) == "2" else wrong
+            for request, done, wrong in zip(requests, mixed, fixed, strict=True)
+        ]
+
+
+def test_groups_that_teach_nothing_are_left_out() -> None:
+    config = RlConfig(steps=1, model_path="m", prompts_per_rollout=100, num_samples=6)
+    source = RolloutSource(OneWayEngine(), ArithmeticTask(), config, 0, None, 0, 1)
+    samples = source.sample(0)
+    assert 0 < len(samples) <= 60
+    assert {chr(sample.prompt_ids[0]) for sample in samples} == {"2"}
+    everything = RlConfig(
+        steps=1, model_path="m", prompts_per_rollout=100, num_samples=6, drop_uniform_groups=False
+    )
+    assert len(RolloutSource(OneWayEngine(), ArithmeticTask(), everything, 0, None, 0, 1).sample(0)) == 600
+
+
+def test_a_rollout_without_any_difference_keeps_one_group_and_says_so(caplog) -> None:
+    class Hopeless(FakeEngine):
+        def generate(self, requests: Sequence[Request]) -> list[Completion]:
+            return [Completion((TokenStep(57, -0.5),), "9", "length")] * len(requests)
+
+    config = RlConfig(steps=1, model_path="m", prompts_per_rollout=4, num_samples=6)
+    source = RolloutSource(Hopeless(), ArithmeticTask(), config, 0, None, 0, 1)
+    (batch,) = source.next_batches()
+    assert batch.num_terms == pytest.approx(6)
+    assert (batch.advantages_BT == 0).all()
+    assert source.rewards == [0.0]
+    assert "earned the same" in caplog.text
 
 
 def test_continues_in_the_middle_of_a_rollout() -> None:
@@ -108,27 +147,6 @@ def test_two_ranks_share_a_step_without_overlap() -> None:
     ranks = [RolloutSource(FakeEngine(), ArithmeticTask(), config, 0, None, rank, 2) for rank in range(2)]
     together = sorted(rows(ranks[0].next_batches()) + rows(ranks[1].next_batches()))
     assert together == sorted(rows(source_of().next_batches()))
-
-
-@pytest.mark.parametrize("aggregation", list(LossAggregation))
-def test_collated_rows_weigh_answers_only(aggregation: LossAggregation) -> None:
-    short = Sample((5, 6), Completion((TokenStep(7, -0.1),), "a", "stop"), 1.0, 2.0)
-    long = Sample(
-        (5, 6, 8),
-        Completion((TokenStep(7, -0.2), TokenStep(9, -0.3), TokenStep(1, -0.4)), "b", "stop"),
-        0.0,
-        -1.0,
-    )
-    batch = collate([short, long], 0, aggregation)
-    assert batch.input_ids_BT.tolist() == [[5, 6, 0, 0, 0], [5, 6, 8, 7, 9]]
-    assert batch.target_ids_BT.tolist() == [[6, 7, 0, 0, 0], [6, 8, 7, 9, 1]]
-    assert (batch.loss_weight_BT > 0).tolist() == [
-        [False, True, False, False, False],
-        [False, False, True, True, True],
-    ]
-    assert batch.old_log_probs_BT[1].tolist() == pytest.approx([0, 0, -0.2, -0.3, -0.4])
-    terms = 2 if aggregation is LossAggregation.sequence_mean else 4
-    assert batch.num_terms == pytest.approx(terms)
 
 
 def test_the_reference_scores_every_micro_batch() -> None:

@@ -10,15 +10,11 @@ from portable.core.artefact import seal
 from portable.core.record import Conversation, Message
 from portable.data.config import TokenizerConfig
 from portable.data.tokenizer import train_tokenizer
-from portable.hardware.spec import HardwareConfig
-from portable.kernel.config import KernelConfig
 from portable.model.config import ModelConfig
 from portable.model.decoder import Decoder
 from portable.model.init import new_model
 from portable.model.tokenizer import Tokenizer
 from portable.model.weights import save_model
-from portable.parallel.build import build_runtime
-from portable.parallel.config import CommunicatorConfig, PrecisionConfig, SingleConfig
 from portable.parallel.runtime import Runtime
 
 COLOURS = ["red", "green", "blue", "black", "white", "brown", "grey", "pink"]
@@ -43,17 +39,6 @@ def conversations() -> list[Conversation]:
 def tokenizer(conversations: list[Conversation]) -> Tokenizer:
     texts = [message.content for conversation in conversations for message in conversation.messages]
     return train_tokenizer(texts, TokenizerConfig(vocab_size=290))
-
-
-@pytest.fixture(scope="session")
-def runtime() -> Runtime:
-    return build_runtime(
-        HardwareConfig(name="cpu", backend="cpu"),
-        SingleConfig(),
-        PrecisionConfig(),
-        CommunicatorConfig(name="gloo"),
-        KernelConfig(),
-    )
 
 
 @pytest.fixture(scope="session")
