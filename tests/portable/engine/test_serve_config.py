@@ -21,6 +21,6 @@ def test_a_port_that_is_not_composed_yet_is_let_pass() -> None:
 
 
 def test_chats_do_not_share_their_sampling_settings() -> None:
-    first, second = ChatConfig(model_path="m"), ChatConfig(model="m")
+    first, second = ChatConfig(model_path="m"), ChatConfig(model_path="m")
     first.sampling.temperature = 0.0
     assert second.sampling.temperature == 0.7

@@ -24,7 +24,7 @@ FORMAT_STEPS = 60
 def policy_dir(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Path:
     task, rng = ArithmeticTask(), random.Random(0)
     tokenizer = train_tokenizer(
-        [problem.prompt + problem.answer for problem in task.problems()],
+        [*(problem.prompt + problem.answer for problem in task.problems()), "one and one and one are three"],
         TokenizerConfig(vocab_size=264),
     )
     config = ModelConfig(
