@@ -18,10 +18,10 @@ ENGINE = NativeEngineConfig(max_batch_size=512)
 def config_of(policy_dir: Path, **settings) -> RlConfig:
     defaults = {
         "steps": 4,
-        "prompts_per_rollout": 64,
+        "prompts_per_rollout": 100,
         "num_samples": 8,
         "updates_per_rollout": 2,
-        "optim": MuonConfig(lr=0.02, momentum=0.7, adamw_lr=2e-3),
+        "optim": MuonConfig(lr=0.01, momentum=0.7, adamw_lr=2e-3),
         "schedule": ScheduleConfig(name="constant", decay=Decay.constant, warmup_steps=3),
         "checkpoint": CheckpointConfig(every_steps=3),
     }
@@ -34,7 +34,7 @@ def learnt(policy_dir, runtime, tmp_path_factory):
     return run_rl(config_of(policy_dir, steps=LEARNING_STEPS, seeds=[0]), runtime, ENGINE, Workspace(folder))
 
 
-LEARNING_STEPS = 140
+LEARNING_STEPS = 280
 
 
 def test_learns_sums_from_the_reward(learnt) -> None:
