@@ -113,7 +113,14 @@ def _rl(folder: Path) -> Detail:
 
 
 def _eval(folder: Path) -> Detail:
-    return _json(folder / "scores.json") or {}
+    """Read the scores and put the models of every table into the order in which they were made."""
+    scores = _json(folder / "scores.json")
+    if not scores:
+        return {}
+    for table, key in ((scores["tasks"], "scores"), (scores["samples"], "answers")):
+        for row in table:
+            row[key] = {model: row[key][model] for model in scores["models"] if model in row[key]}
+    return scores
 
 
 def _json(path: Path) -> Any:  # Any: JSON value

@@ -83,9 +83,10 @@ def _rl(summary: Summary) -> str:
 
 
 def _eval(summary: Summary) -> str:
-    if "models" in summary and "tasks" in summary:
-        return f"{counted(len(summary['models']), 'model')} on {counted(len(summary['tasks']), 'task')}"
-    return ""
+    if not summary or not all(isinstance(scores, dict) for scores in summary.values()):
+        return ""
+    models = {model for scores in summary.values() for model in scores}
+    return f"{counted(len(models), 'model')} on {counted(len(summary), 'task')}"
 
 
 def _export(summary: Summary) -> str:

@@ -38,7 +38,8 @@ def fit_scale(
     finite = [value for value in (*values, *include) if math.isfinite(value)] or [0.0, 1.0]
     low, high = min(finite), max(finite)
     if high - low < 1e-12:
-        low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
+        reach = 0.5 * (abs(low) if abs(low) > 1e-12 else 1.0)
+        low, high = low - reach, high + reach
     step = _round_step((high - low) / num_ticks)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     ticks = [index * step for index in range(first, last + 1)]

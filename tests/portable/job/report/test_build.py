@@ -114,3 +114,11 @@ def test_long_curves_are_thinned_but_keep_evaluations_and_the_end():
     assert rows[12] in kept
     assert kept[-1]["step"] == 10_000
     assert build._thin(rows[:500]) == rows[:500]
+
+
+def test_models_stand_in_the_order_in_which_they_were_made(run: Run):
+    file = Path(next(row["artefact"] for row in run[1]["stages"] if row["verb"] == "eval")) / "scores.json"
+    file.write_text(json.dumps(json.loads(file.read_text()), sort_keys=True))
+    scores = detail(build_report(*run), "eval")
+    tables = [task["scores"] for task in scores["tasks"]] + [row["answers"] for row in scores["samples"]]
+    assert all(list(table) == ["base", "sft", "rl"] for table in tables)

@@ -19,7 +19,7 @@ def test_headlines_say_what_a_stage_made():
     assert prose.headline("rl", {"reward_start": [0.0, 0.1], "reward_end": [0.5, 0.7]}) == (
         "sampled reward 0.05 → 0.60, mean of 2 seeds"
     )
-    assert prose.headline("eval", {"models": ["base"], "tasks": ["a", "b"]}) == "1 model on 2 tasks"
+    assert prose.headline("eval", {"a": {"base": 0.1}, "b": {"base": 0.2}}) == "1 model on 2 tasks"
     assert "3.1e-06" in prose.headline("export", {"max_logit_difference": 3.1e-6})
 
 
