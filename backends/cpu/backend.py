@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import platform
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backends.cpu.processor import COMMUNICATOR, cpu_title, usable_cores
 from portable.device.protocol import Probe
 
 if TYPE_CHECKING:
     from backends.cpu.device import CpuDevice
     from portable.collective.protocol import Group
-
-COMMUNICATOR = "gloo"
 
 
 class CpuBackend:
@@ -50,20 +47,3 @@ class CpuBackend:
         from portable.collective.launch import join_group
 
         return join_group(COMMUNICATOR, timeout_s)
-
-
-def cpu_title() -> str:
-    """Return what the processor calls itself."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may run on; a container may allow fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

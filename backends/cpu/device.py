@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from backends.cpu.backend import COMMUNICATOR, cpu_title, usable_cores
 from backends.cpu.memory import PeakMeter, total_and_free_bytes, used_bytes
+from backends.cpu.processor import COMMUNICATOR, cpu_title, usable_cores
 from portable.device.protocol import Capability, DeviceInfo, Dtype, Feature, Memory, Support
 
 _GPU_ENGINE = "{name} runs on accelerators only here; use engine=native or engine=hf on a CPU"

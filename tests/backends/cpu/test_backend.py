@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from backends.cpu.backend import CpuBackend, cpu_title, usable_cores
+from backends.cpu.backend import CpuBackend
+from backends.cpu.processor import cpu_title, usable_cores
 from portable.collective.local import LocalGroup
 from portable.core.errors import PortableError
 
