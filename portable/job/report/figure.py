@@ -86,11 +86,17 @@ def reward_chart(seeds: Sequence[Mapping[str, Any]]) -> Markup:
 
 
 def kl_chart(seeds: Sequence[Mapping[str, Any]]) -> Markup:
-    """Return how far each seed's policy went from its start; empty where nobody measured it."""
+    """Return how far each seed's policy went from its start; empty where nobody measured it.
+
+    One rare token can make the estimate leap far above all others, so the axis ends at twice the 95th
+    percentile.
+    """
+    known = sorted(value for seed in seeds for value in seed.get("kl") or [] if value is not None)
+    ceiling = 2 * known[int(0.95 * (len(known) - 1))] if known else 0.0
     curves = [
         Curve(
             [
-                (float(step), value)
+                (float(step), min(value, ceiling))
                 for step, value in enumerate(seed.get("kl") or [], start=1)
                 if value is not None
             ],

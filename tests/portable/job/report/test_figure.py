@@ -101,3 +101,10 @@ def test_known_models_keep_their_colour_wherever_they_stand():
     assert figure.tone_of("rl", 0) == "tone-rl"
     assert figure.tone_of("first", 0) == "tone-base"
     assert figure.tone_of("tenth", 9) == "tone-other"
+
+
+def test_one_leap_of_the_divergence_does_not_flatten_the_rest():
+    seeds = [{"seed": 0, "kl": [0.5] * 39 + [400.0]}]
+    drawn = str(figure.kl_chart(seeds))
+    assert "400" not in drawn
+    assert "1.0" in drawn
