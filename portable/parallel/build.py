@@ -3,7 +3,6 @@ is built.
 """
 
 import logging
-from typing import Any
 
 from portable.collective.protocol import Group
 from portable.core.errors import BackendUnavailable, ConfigError
@@ -63,7 +62,11 @@ def build_runtime(
         group.close()
         raise
     runtime = Runtime(device, group, built, kernels, precision, hardware)
-    logger.info("%s", describe_runtime(runtime))
+    logger.info(
+        "on %s (%s), strategy %s, %d process%s over %s, %s",
+        *(hardware.name, device.arch, built.name, group.size, "" if group.size == 1 else "es"),
+        *(group.communicator, precision.name),
+    )
     return runtime
 
 
@@ -106,19 +109,6 @@ def check_communicator(
             f"communicator={communicator.name} does not carry tensors of hardware={hardware.name}; "
             f"use communicator={capability.communicator}"
         )
-
-
-def describe_runtime(runtime: Runtime) -> dict[str, Any]:  # Any: JSON values
-    """Return what was really set up, for the log and the run's record."""
-    return {
-        "hardware": runtime.hardware.name,
-        "device": runtime.device.name,
-        "arch": runtime.device.arch,
-        "strategy": runtime.strategy.describe(),
-        "communicator": runtime.group.communicator,
-        "world_size": runtime.group.size,
-        "precision": runtime.precision.name,
-    }
 
 
 def _check_joined(communicator: CommunicatorConfig, group: Group) -> None:

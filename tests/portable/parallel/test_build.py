@@ -51,9 +51,14 @@ def test_the_cpu_runtime_is_what_was_asked_for():
     assert runtime.group.size == 1
     assert runtime.torch_device.type == "cpu"
     assert runtime.kernels.dtype == "fp32"
-    described = build.describe_runtime(runtime)
-    assert described["strategy"] == {"name": "single", "world_size": 1}
-    assert described["precision"] == "fp32"
+    assert runtime.strategy.describe() == {"name": "single", "world_size": 1}
+    assert runtime.precision.name == "fp32"
+
+
+def test_the_log_says_what_the_run_is_on(caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.INFO, logger="portable.parallel.build"):
+        runtime_with()
+    assert "strategy single, 1 process over local, fp32" in caplog.text
 
 
 def test_kernels_are_picked_for_the_compute_format():
