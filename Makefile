@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 export TORCH_DEVICE_BACKEND_AUTOLOAD := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench clean
+.PHONY: help setup demo test test-all ascend-emulation lint format bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,10 @@ test: setup ## Run the tests (the fast tier, CPU only)
 	$(BIN)/python -m pytest --import-mode=importlib
 
 test-all: setup ## Run the slow tests too
-	$(BIN)/python -m pytest --import-mode=importlib -m 'not device'
+	$(BIN)/python -m pytest --import-mode=importlib -m 'not device and not ascend_emulation'
+
+ascend-emulation: ## Make .venv-ascend with the real torch_npu on an emulated chip, and run its tests
+	ci/ascend-emulation.sh
 
 lint: setup ## Check style, formatting and types
 	$(BIN)/ruff check .

@@ -11,6 +11,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from hypothesis import settings
 
+pytest_plugins = ["portable.testing.plugin"]
+
 # In continuous integration the same examples every time; elsewhere new ones, which find new faults.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):

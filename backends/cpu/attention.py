@@ -40,12 +40,12 @@ def attention(
         return _sdpa([x.unflatten(0, (-1, lengths[0])) for x in flat], causal, scale).reshape(shape)
     if 2 * num_lengths > len(lengths):
         return _attend_parts(flat, lengths, lengths, causal, scale).view(shape)
-    groups = _group_by_length(lengths)
+    groups = _group_by_length(lengths, q_BTNH.device)
     order = torch.cat(list(groups.values()))
     sizes = [index.numel() for index in groups.values()]
     out = _attend_parts([x.index_select(0, order) for x in flat], sizes, list(groups), causal, scale)
     back = torch.empty_like(order)
-    back[order] = torch.arange(order.numel())
+    back[order] = torch.arange(order.numel(), device=order.device)
     return out.index_select(0, back).view(shape)
 
 
@@ -82,7 +82,7 @@ def _attend_parts(
     return torch.cat(outs)
 
 
-def _group_by_length(lengths: list[int]) -> dict[int, Tensor]:
+def _group_by_length(lengths: list[int], device: torch.device) -> dict[int, Tensor]:
     """Return for each length, in order of first appearance, the indices of its segments' tokens."""
     starts: dict[int, list[int]] = {}
     position = 0
@@ -90,6 +90,6 @@ def _group_by_length(lengths: list[int]) -> dict[int, Tensor]:
         starts.setdefault(length, []).append(position)
         position += length
     return {
-        length: (torch.tensor(first)[:, None] + torch.arange(length)).flatten()
+        length: (torch.tensor(first)[:, None] + torch.arange(length)).flatten().to(device)
         for length, first in starts.items()
     }

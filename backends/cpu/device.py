@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
-import shutil
+import threading
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -13,11 +12,12 @@ from typing import Any
 
 import torch
 
+from backends.cpu.capability import cpu_capability
 from backends.cpu.memory import PeakMeter, total_and_free_bytes, used_bytes
-from backends.cpu.processor import COMMUNICATOR, cpu_title, usable_cores
-from portable.device.protocol import Capability, DeviceInfo, Dtype, Feature, Memory, Support
-
-_GPU_ENGINE = "{name} runs on accelerators only here; use engine=native or engine=hf on a CPU"
+from backends.cpu.processor import cpu_title, usable_cores
+from backends.cpu.stream import HostEvent, HostStream
+from portable.device.capability import Capability, Feature
+from portable.device.protocol import DeviceInfo, Dtype, Memory
 
 
 class CpuDevice:
@@ -28,6 +28,8 @@ class CpuDevice:
 
     def __init__(self) -> None:
         self._peak = PeakMeter()
+        self._main_stream = HostStream()
+        self._in_use = threading.local()  # as torch's streams, the current one is the thread's own
 
     @cached_property
     def vendor(self) -> str:
@@ -59,28 +61,54 @@ class CpuDevice:
 
     def capability(self) -> Capability:
         """Return what torch can do on this processor."""
-        can_distribute = torch.distributed.is_available()
-        no_peers = "" if can_distribute else "this build of torch has no torch.distributed; install another"
-        return Capability(
-            matmul_dtypes=_matmul_dtypes(),
-            features=_features(),
-            reduce_ops=("sum", "max", "min"),
-            communicator=COMMUNICATOR,
-            strategies={"single": "", "ddp": no_peers, "fsdp": no_peers},
-            engines={
-                "native": "",
-                "hf": "",
-                "vllm": _GPU_ENGINE.format(name="vLLM"),
-                "lmdeploy": _GPU_ENGINE.format(name="LMDeploy"),
-            },
-        )
+        return self._capability
+
+    @cached_property
+    def _capability(self) -> Capability:
+        return cpu_capability(self.arch)
 
     def supports(self, feature: Feature) -> bool:
         """Return whether the processor has ``feature``."""
-        return self.capability().supports(feature)
+        return self._capability.supports(feature)
 
     def synchronize(self) -> None:
         """Return at once: work on the CPU is done when its call returns."""
+
+    def new_stream(self) -> HostStream:
+        """Return a stream."""
+        return HostStream()
+
+    def current_stream(self) -> HostStream:
+        """Return the stream of the block that this thread is in."""
+        return getattr(self._in_use, "stream", self._main_stream)
+
+    @contextlib.contextmanager
+    def use_stream(self, stream: Any) -> Generator[None, None, None]:  # Any: a HostStream
+        """Make ``stream`` the current one inside the block."""
+        before = self.current_stream()
+        self._in_use.stream = stream
+        try:
+            yield
+        finally:
+            self._in_use.stream = before
+
+    def new_event(self, *, timing: bool = False) -> HostEvent:
+        """Return a mark that is not set yet."""
+        return HostEvent(timing=timing)
+
+    def record_stream(self, tensor: torch.Tensor, stream: Any) -> None:  # Any: a HostStream
+        """Do nothing: no work outlives its call."""
+
+    def pin(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return ``tensor``: there is nowhere to copy it to."""
+        return tensor
+
+    def to_portable(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return ``tensor``, whose layout is torch's own."""
+        return tensor
+
+    def empty_cache(self) -> None:
+        """Do nothing: freed memory goes back to the system's allocator at once."""
 
     def memory(self, index: int = 0) -> Memory:
         """Return figures in bytes; used and peak are this process's resident memory."""
@@ -113,32 +141,17 @@ class CpuDevice:
         """Run matmuls in ``dtype`` inside the block."""
         return contextlib.nullcontext() if dtype is Dtype.fp32 else _autocast(dtype)
 
+    def set_deterministic(self, enabled: bool) -> None:
+        """Choose the operators that give the same bits each time; those that cannot raise when called."""
+        torch.use_deterministic_algorithms(enabled)
+
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:  # Any: any signature
         """Compile with torch's C++ back end where a compiler is installed."""
-        return torch.compile(function) if self.supports(Feature.compile) else function
+        backends = self._capability.compile_backends
+        return torch.compile(function, backend=backends[0]) if backends else function
 
 
 @contextlib.contextmanager
 def _autocast(dtype: Dtype) -> Generator[None, None, None]:
     with torch.autocast("cpu", dtype=dtype.torch()):
         yield
-
-
-def _matmul_dtypes() -> dict[str, Support]:
-    """16-bit formats are native where the instruction set has them, and right but slow elsewhere."""
-    has = torch.cpu.get_capabilities()
-
-    def native(*instructions: str) -> Support:
-        return Support.native if any(has.get(name) for name in instructions) else Support.emulated
-
-    return {
-        "fp32": Support.native,
-        "bf16": native("avx512_bf16", "amx_bf16", "bf16"),
-        "fp16": native("avx512_fp16", "amx_fp16", "fp16"),
-    }
-
-
-def _features() -> tuple[Feature, ...]:
-    compilers = (os.environ.get("CXX", ""), "g++", "clang++")
-    has_compiler = any(shutil.which(name) for name in compilers if name)
-    return (Feature.float64, Feature.compile) if has_compiler else (Feature.float64,)

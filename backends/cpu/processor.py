@@ -5,6 +5,7 @@ import platform
 from pathlib import Path
 
 COMMUNICATOR = "gloo"
+_NODES = Path("/sys/devices/system/node")
 
 
 def cpu_title() -> str:
@@ -22,3 +23,14 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def numa_nodes(folder: Path = _NODES) -> int:
+    """Return how many parts of the machine have memory of their own; 1 where the system does not tell."""
+    return max(1, sum(path.name[4:].isdigit() for path in folder.glob("node*")))
+
+
+def num_threads() -> int:
+    """Return how many threads a matmul of torch will use, as far as the environment says it."""
+    given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(given) if given.isdigit() and int(given) > 0 else usable_cores()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from portable.collective.launch import read_place
 from portable.config.explain import explain
 from portable.config.load import compose, to_dataclass
-from portable.config.override import options_first, resolve_auto
-from portable.config.search_path import conf_dir
+from portable.config.override import is_override, options_first, resolve_auto
+from portable.config.search_path import conf_dir, join_search_path
 from portable.config.store import register_schemas
 from portable.core.errors import PortableError
 from portable.device.select import detect_hardware
@@ -21,6 +23,14 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 logger = logging.getLogger(__name__)
+
+
+class JobError(PortableError):
+    """One job of several failed; it has told why itself."""
+
+    def __init__(self, text: str, exit_code: int) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
 
 
 def launch(verb: str, arguments: list[str]) -> int:
@@ -32,12 +42,19 @@ def launch(verb: str, arguments: list[str]) -> int:
 
     def task(config: DictConfig) -> str | None:
         from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
 
         from portable.core.log import setup_logging
         from portable.job.run import run_job
 
-        setup_logging(rank=int(os.environ.get("RANK", "0")))
-        folder = Path(HydraConfig.get().runtime.output_dir)
+        setup_logging(rank=rank)
+        hydra_config = HydraConfig.get()
+        folder = Path(hydra_config.runtime.output_dir)
+        if hydra_config.mode is RunMode.MULTIRUN:
+            overrides = list(hydra_config.overrides.task)
+            if code := _run_in_child(verb, [*options, *overrides, f"hydra.run.dir={folder}"]):
+                failures.append(JobError(f"the job {' '.join(overrides)} ended with exit code {code}", code))
+            return str(folder)
         text = OmegaConf.to_yaml(config, resolve=True)
         try:
             result = run_job(
@@ -50,9 +67,12 @@ def launch(verb: str, arguments: list[str]) -> int:
             return None
         return str(result) if result is not None else None
 
+    rank = read_place().rank
     failures: list[PortableError] = []
+    options = [word for word in arguments if not is_override(word) and word not in ("-m", "--multirun")]
     command = shlex.join(["portable", verb, *arguments])
     register_schemas()
+    join_search_path()
     wants_help = any(word in ("-h", "--help") for word in arguments)
     words = arguments if wants_help else options_first(resolve_auto(arguments, detect_hardware))
     sys.argv = [f"portable {verb}", *words]
@@ -67,3 +87,12 @@ def launch(verb: str, arguments: list[str]) -> int:
     if failures:
         raise failures[0]
     return 0
+
+
+def _run_in_child(verb: str, words: list[str]) -> int:
+    """Run one job of several in a process of its own; returns its exit code.
+
+    A process serves one kind of device: torch takes no new type after its first backward pass, and some
+    variables must stand before it is imported. A job that dies takes no other with it, either.
+    """
+    return subprocess.run([sys.executable, "-m", "portable", verb, *words], check=False).returncode

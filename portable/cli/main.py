@@ -3,6 +3,7 @@
 Help and version answer at once: nothing heavy is imported before the verb is known.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ _VERBS = {
     "serve": "model → OpenAI-compatible server",
     "chat": "model → conversation in this terminal",
     "doctor": "what this machine can do, and why not more",
+    "emulate": "run any program on hardware that is not there",
 }
 _HELP = """usage: portable VERB [OVERRIDES] [OPTIONS]
 
@@ -70,10 +72,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(verb: str, rest: list[str]) -> int:
+    # A vendor's extension that loads itself into torch fails, and torch with it, where its driver is missing:
+    # the chosen backend loads what it needs.
+    os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
     if verb == "doctor":
         from portable.cli.doctor import run_doctor
 
         return run_doctor(rest)
+    if verb == "emulate":
+        from portable.cli.emulate import run_emulate
+
+        return run_emulate(rest)
     if verb not in _VERBS:
         _complain(f"there is no verb '{verb}'.{did_you_mean(verb, _VERBS)} Verbs: {', '.join(_VERBS)}")
         return 2

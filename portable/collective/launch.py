@@ -3,99 +3,195 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+import re
+import socket
+import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from portable.collective.local import LocalGroup
 from portable.collective.protocol import Group
 from portable.core.errors import CollectiveError, ConfigError
 
-_NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-_NAMES = (*_NUMBERS, "MASTER_ADDR", "MASTER_PORT")
+if TYPE_CHECKING:
+    from portable.device.protocol import Device
+
+# The variables of rank, world size and place on the node: torchrun's (or set by hand), and srun's. A batch
+# script that starts a process without srun has SLURM_PROCID too, but no step.
+_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+_SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
 _REMEDY = (
-    "start with `torchrun --nproc-per-node=N -m portable ...`, which sets all, or unset all for one process"
+    "start with `torchrun --nproc-per-node=N -m portable ...` or `srun`, which set all, or unset all for one "
+    "process"
 )
+_FIRST_PORT, _NUM_PORTS = 20000, 20000
+_joins = itertools.count()  # each group of a process has keys of its own in the store
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchPlace:
-    """Where the launcher put this process."""
+    """Where the launcher put this process, and where all meet; ``node`` is the same for all of a node."""
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
+    node: str = "0"
+    address: str = ""
+    port: int = 0
 
 
 def read_place(environment: Mapping[str, str] | None = None) -> LaunchPlace:
-    """Read torchrun's variables; without any of them the process is alone.
+    """Read the variables of torchrun or of srun; without any of them the process is alone.
 
-    Raises: ConfigError if only some are set or one is no sensible number.
+    Raises: ConfigError, naming the variable, if only some are set or one is no sensible number.
     """
     variables = os.environ if environment is None else environment
-    given = [name for name in _NUMBERS if name in variables]
-    if not given:
+    if "1" in (variables.get(_TORCHRUN[1]), variables.get(_SLURM[1])):
         return LaunchPlace()
-    missing = [name for name in _NAMES if name not in variables]
-    if missing:
-        raise ConfigError(f"the environment sets {', '.join(given)} but not {', '.join(missing)}; {_REMEDY}")
-    values: dict[str, int] = {}
-    for name in _NUMBERS:
-        text = variables[name]
-        if not text.strip().isdigit():
-            raise ConfigError(
-                f"the environment sets {name}={text}, which is not a whole number from 0 up; {_REMEDY}"
-            )
-        values[name] = int(text)
-    place = LaunchPlace(values["RANK"], values["WORLD_SIZE"], values["LOCAL_RANK"])
-    if place.rank >= place.world_size or place.local_rank > place.rank:
+    if any(name in variables for name in _TORCHRUN):
+        place = _place(_TORCHRUN, variables, node=variables.get("GROUP_RANK"))
+        needed = [*_TORCHRUN, "MASTER_ADDR", "MASTER_PORT"]
+        _require(needed, variables)
+        return _meeting(place, variables["MASTER_ADDR"], variables["MASTER_PORT"])
+    if _SLURM[1] in variables:
+        place = _place(_SLURM, variables, node=variables.get("SLURM_NODEID"))
+        _require(["SLURM_JOB_ID", "SLURM_NODELIST"], variables)
+        job = _number("SLURM_JOB_ID", variables)
+        address = variables.get("MASTER_ADDR") or first_host(variables["SLURM_NODELIST"])
+        return _meeting(place, address, variables.get("MASTER_PORT", str(_FIRST_PORT + job % _NUM_PORTS)))
+    return LaunchPlace()
+
+
+def first_host(node_list: str) -> str:
+    """Return the first host of Slurm's list, e.g. ``node07`` of ``node[07-09,12],login1``.
+
+    Raises: ConfigError if the list has another form.
+    """
+    found = re.match(r"([\w.-]+)(?:\[(\w+)[^\]]*\]([\w.-]*))?(?:,|$)", node_list)
+    if found is None:
         raise ConfigError(
-            f"the environment sets RANK={place.rank}, LOCAL_RANK={place.local_rank}, "
-            f"WORLD_SIZE={place.world_size}; ranks go from 0 to WORLD_SIZE - 1 and no local rank is above "
-            f"its rank; {_REMEDY}"
+            f"SLURM_NODELIST={node_list} cannot be read; set MASTER_ADDR to the host of SLURM_PROCID=0"
         )
-    return place
+    return "".join(part or "" for part in found.groups())
 
 
 def join_group(
-    communicator: str,
-    timeout_s: float,
-    *,
-    transport: str | None = None,
-    native_ops: Sequence[str] = ("sum", "max", "min"),
+    device: Device, timeout_s: float, *, transport: str | None = None, check_calls: bool = True
 ) -> Group:
     """Join this process to its peers; alone, it gets a LocalGroup.
 
-    ``transport`` is torch's name of the communicator where it differs from ours; ``native_ops`` as in
-    TorchGroup.
-    Raises: ConfigError if the environment is incomplete; CollectiveError if the peers do not come within
-    ``timeout_s``.
+    Tensors of ``device`` travel over its communicator; ``transport`` is torch's name of that where it differs
+    from ours. With ``check_calls`` the ranks compare each collective before they begin it.
+
+    Raises: ConfigError if the environment is incomplete; CollectiveError, naming the ranks, if peers do not
+    come within ``timeout_s``.
     """
     place = read_place()
     if place.world_size == 1:
         return LocalGroup()
-    from torch.distributed.rendezvous import rendezvous
+    from portable.collective.torch_group import join_world
+    from portable.collective.watch import Watch
 
-    from portable.collective.torch_group import TorchGroup
+    is_agents = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    store = meet(place, timeout_s, serves=place.rank == 0 and not is_agents)
+    watch = Watch(
+        store.clone(),
+        place.rank,
+        timeout_s,
+        keeper=f"the launcher on {place.address}" if is_agents else "rank 0",
+        serves=place.rank == 0 and not is_agents,
+    )
+    return join_world(device, place, store, watch, transport=transport, check_calls=check_calls)
 
-    address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+
+def meet(
+    place: LaunchPlace, timeout_s: float, *, serves: bool
+) -> Any:  # Any: torch's stores have no public name
+    """Return a store in which all ranks have reported.
+
+    Raises: CollectiveError, naming those that have not within ``timeout_s``, or two that claim one rank.
+    """
+    from torch.distributed import (
+        PrefixStore,  # pyright: ignore[reportPrivateImportUsage]  # documented as public
+        TCPStore,  # pyright: ignore[reportPrivateImportUsage]
+    )
+
+    patience = datetime.timedelta(seconds=timeout_s)
+    where = f"MASTER_ADDR:MASTER_PORT={place.address}:{place.port}"
+    who = f"rank {place.rank} of {place.world_size}"
     try:
-        store, rank, world_size = next(
-            rendezvous("env://", place.rank, place.world_size, timeout=datetime.timedelta(seconds=timeout_s))
+        server = TCPStore(
+            place.address, place.port, None, serves, patience, wait_for_workers=False, multi_tenant=True
         )
     except RuntimeError as error:
+        problem = "cannot serve the rendezvous at" if serves else "met nobody at"
+        remedy = (
+            "choose a free port of this host" if serves else "check that rank 0 runs there and is reachable"
+        )
         raise CollectiveError(
-            f"rank {place.rank} of {place.world_size} met no peers at MASTER_ADDR:MASTER_PORT={address} "
-            f"within communicator.timeout_s={timeout_s:g}; check that rank 0 runs there and that the port "
-            f"is free. Torch said: {str(error).splitlines()[0]}"
+            f"{who} {problem} {where} within communicator.timeout_s={timeout_s:g}; {remedy}. Torch said: "
+            f"{str(error).splitlines()[0]}"
         ) from error
-    return TorchGroup(
-        communicator,
-        store=store,
-        rank=rank,
-        size=world_size,
-        local_rank=place.local_rank,
-        timeout_s=timeout_s,
-        transport=transport,
-        native_ops=native_ops,
-    )
+    store = PrefixStore(f"portable-{next(_joins)}", server)
+    keys = [f"here/{rank}" for rank in range(place.world_size)]
+    own = f"{socket.gethostname()}, process {os.getpid()}, {uuid.uuid4().hex}"
+    try:
+        first = store.compare_set(keys[place.rank], "", own).decode()
+        if first == own:
+            store.wait(keys, patience)
+    except RuntimeError as error:
+        missing = _not_here(store, keys)
+        why = f"rank {', '.join(map(str, missing))} did not come" if missing else "rank 0 gave up or ended"
+        raise CollectiveError(
+            f"{who} waited at {where}: {why} within communicator.timeout_s={timeout_s:g}; look at its log, "
+            "and check that the launcher started all"
+        ) from error
+    if first != own:
+        raise CollectiveError(
+            f"two processes claim rank {place.rank} of {place.world_size}: {first.rpartition(',')[0]} came "
+            f"to {where} first; start each rank once, or choose another MASTER_PORT for another job"
+        )
+    return store
+
+
+def _not_here(store: Any, keys: list[str]) -> list[int]:  # Any: see meet
+    try:
+        return [rank for rank, key in enumerate(keys) if not store.check([key])]
+    except RuntimeError:  # it has ended with the process that served it
+        return []
+
+
+def _place(names: tuple[str, str, str], variables: Mapping[str, str], node: str | None) -> LaunchPlace:
+    _require(names, variables)
+    rank, size, local_rank = (_number(name, variables) for name in names)
+    if rank >= size or local_rank > rank:
+        raise ConfigError(
+            f"the environment sets {names[0]}={rank}, {names[2]}={local_rank}, {names[1]}={size}; ranks go "
+            f"from 0 to {names[1]} - 1 and no local rank is above its rank; {_REMEDY}"
+        )
+    return LaunchPlace(rank, size, local_rank, node or socket.gethostname())
+
+
+def _meeting(place: LaunchPlace, address: str, port: str) -> LaunchPlace:
+    if not port.strip().isdigit() or int(port) > 65535:
+        raise ConfigError(f"the environment sets MASTER_PORT={port}; use a port from 1 to 65535")
+    return LaunchPlace(place.rank, place.world_size, place.local_rank, place.node, address, int(port))
+
+
+def _require(names: tuple[str, ...] | list[str], variables: Mapping[str, str]) -> None:
+    missing = [name for name in names if name not in variables]
+    if missing:
+        given = ", ".join(name for name in (*_TORCHRUN, *_SLURM) if name in variables)
+        raise ConfigError(f"the environment sets {given} but not {', '.join(missing)}; {_REMEDY}")
+
+
+def _number(name: str, variables: Mapping[str, str]) -> int:
+    text = variables[name]
+    if not text.strip().isdigit():
+        raise ConfigError(
+            f"the environment sets {name}={text}, which is not a whole number from 0 up; {_REMEDY}"
+        )
+    return int(text)

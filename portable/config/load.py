@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from portable.config.explain import explain
-from portable.config.search_path import conf_dir
-from portable.config.store import register_schemas
+from portable.config.search_path import conf_dir, join_search_path
+from portable.config.store import SCHEMAS, register_schemas
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -25,6 +25,7 @@ def compose(verb: str, overrides: Sequence[str] = (), config_dir: Path | None = 
     from omegaconf.errors import OmegaConfBaseException
 
     register_schemas()
+    join_search_path()
     GlobalHydra.instance().clear()
     search = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir is not None else []
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3", job_name=verb):
@@ -32,6 +33,20 @@ def compose(verb: str, overrides: Sequence[str] = (), config_dir: Path | None = 
             return hydra.compose(verb, overrides=[*search, *overrides])
         except (HydraException, OmegaConfBaseException) as error:
             raise explain(error, hydra.compose(verb)) from error
+
+
+def choices(group: str) -> list[str]:
+    """Return the names of the files in a config group: ours and those of installed packages."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.object_type import ObjectType
+
+    join_search_path()
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        names = GlobalHydra.instance().config_loader().get_group_options(group, ObjectType.CONFIG)
+    schemas = {schema.name for schema in SCHEMAS if schema.group == group}
+    return [name for name in names if name not in schemas]
 
 
 def to_dataclass(config: DictConfig) -> Any:  # Any: the job dataclass of the verb that was composed

@@ -5,12 +5,17 @@ from collections.abc import Callable, Sequence
 _GROUP = "hardware="
 
 
+def is_override(word: str) -> bool:
+    """Return whether ``word`` changes the config, rather than telling Hydra what to do."""
+    return not word.startswith("-") and ("=" in word or word.startswith("~"))
+
+
 def options_first(words: Sequence[str]) -> list[str]:
     """Put options before overrides.
 
     Hydra's parser takes overrides in one block only, people write them anywhere.
     """
-    overrides = [word for word in words if not word.startswith("-") and ("=" in word or word.startswith("~"))]
+    overrides = [word for word in words if is_override(word)]
     return [word for word in words if word not in overrides] + overrides
 
 

@@ -5,6 +5,7 @@ Shapes: B rows, T tokens a row, S segments (documents or conversations packed in
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -84,11 +85,18 @@ class Batch:
         """Tokens that the model reads in this micro-batch."""
         return self.input_ids_BT.numel()
 
+    def tensors(self) -> list[Tensor]:
+        """Return the tensors of all fields."""
+        return list(self._tensor_fields().values())
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """Return the same batch with ``function`` applied to every tensor."""
+        return replace(self, **{name: function(value) for name, value in self._tensor_fields().items()})
+
     def to(self, device: torch.device) -> Self:
-        """Return the same batch on ``device``."""
-        moved = {
-            item.name: value.to(device, non_blocking=True)
-            for item in fields(self)
-            if hasattr(value := getattr(self, item.name), "to")
-        }
-        return replace(self, **moved)
+        """Return the same batch on ``device``; the host does not wait for copies from pinned memory."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _tensor_fields(self) -> dict[str, Tensor]:
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: value for name, value in values.items() if hasattr(value, "device")}

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
+from portable.device.capability import Capability, Feature
+
 if TYPE_CHECKING:
     import torch
 
-    from portable.collective.protocol import Group
+    from portable.device.stream import Event, Stream
 
 
 class Dtype(Enum):
@@ -30,40 +32,6 @@ class Dtype(Enum):
         import torch
 
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.value]
-
-
-class Support(Enum):
-    """How a capability is met."""
-
-    native = "native"
-    emulated = "emulated"
-    none = "none"
-
-
-class Feature(Enum):
-    """Abilities that shared code may ask about."""
-
-    async_copy = "async_copy"  # copies overlap with compute
-    pinned_memory = "pinned_memory"
-    graph_capture = "graph_capture"
-    float64 = "float64"
-    compile = "compile"
-
-
-@dataclass(frozen=True, slots=True)
-class Capability:
-    """What a device can do. Plain values only, so that it can be printed, stored and compared."""
-
-    matmul_dtypes: dict[str, Support]
-    features: tuple[Feature, ...]
-    reduce_ops: tuple[str, ...]
-    communicator: str
-    strategies: dict[str, str]  # usable strategy -> "" or the reason why it is not usable
-    engines: dict[str, str]
-
-    def supports(self, feature: Feature) -> bool:
-        """Return whether the device has ``feature``."""
-        return feature in self.features
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +103,42 @@ class Device(Protocol):
         ...
 
     def synchronize(self) -> None:
-        """Wait until all queued work is done."""
+        """Let the host wait until all streams have done their work."""
+        ...
+
+    def new_stream(self) -> Stream:
+        """Return a stream of its own on the current device."""
+        ...
+
+    def current_stream(self) -> Stream:
+        """Return the stream that work is queued on now."""
+        ...
+
+    def use_stream(self, stream: Stream) -> AbstractContextManager[None]:
+        """Queue the block's work on ``stream``. It waits for nothing by itself."""
+        ...
+
+    def new_event(self, *, timing: bool = False) -> Event:
+        """Return a mark that is not set yet."""
+        ...
+
+    def record_stream(self, tensor: torch.Tensor, stream: Stream) -> None:
+        """Tell the allocator that ``stream`` uses ``tensor``, whose memory must outlive that work."""
+        ...
+
+    def pin(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a host tensor that the device can copy from without the host waiting.
+
+        It is ``tensor`` itself where the device has no such memory.
+        """
+        ...
+
+    def to_portable(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return ``tensor`` in torch's plain memory layout, as others can read it; itself if it has it."""
+        ...
+
+    def empty_cache(self) -> None:
+        """Give memory that the allocator holds unused back to the device."""
         ...
 
     def memory(self, index: int = 0) -> Memory:
@@ -166,47 +169,10 @@ class Device(Protocol):
         """Run the block's matmuls in ``dtype``; a no-op for fp32."""
         ...
 
+    def set_deterministic(self, enabled: bool) -> None:
+        """Make every operator give the same bits each time, or raise if it cannot."""
+        ...
+
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Compile with this device's compiler; returns ``function`` itself where there is none."""
         ...
-
-
-class Backend(Protocol):
-    """What the entry-point group ``portable.backends`` names: one per kind of hardware."""
-
-    @property
-    def name(self) -> str:
-        """The registered name, equal to the entry point's."""
-        ...
-
-    @property
-    def priority(self) -> int:
-        """``auto`` takes the usable backend with the highest priority."""
-        ...
-
-    def probe(self) -> Probe:
-        """Look for usable hardware, cheaply and without importing torch."""
-        ...
-
-    def environment(self) -> dict[str, str]:
-        """Return variables that must stand before torch is imported; the user's own values win."""
-        ...
-
-    def device(self) -> Device:
-        """Return the device family. Raises: BackendUnavailable."""
-        ...
-
-    def group(self, timeout_s: float) -> Group:
-        """Join this process to its peers, as the launcher's environment says. Raises: BackendUnavailable."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """What a backend found. ``hardware`` is the name of the best matching ``conf/hardware`` file."""
-
-    usable: bool
-    hardware: str
-    looked_for: str
-    found: str
-    remedy: str = ""

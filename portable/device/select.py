@@ -1,11 +1,14 @@
 """From a name, or ``auto``, to a backend."""
 
+import logging
+from functools import cache
 from importlib.metadata import entry_points
 
 from portable.core.errors import BackendUnavailable
 from portable.core.registry import load_target
-from portable.device.protocol import Backend
+from portable.device.backend import Backend, Level
 
+logger = logging.getLogger(__name__)
 GROUP = "portable.backends"
 
 
@@ -21,11 +24,17 @@ def load_backend(name: str) -> Backend:
     """
     for point in entry_points(group=GROUP):
         if point.name == name:
-            return load_target(point.value)()
+            return _backend(point.value)
     known = ", ".join(backend_names()) or "none"
     raise BackendUnavailable(
         f"no installed package provides the backend '{name}'; installed backends: {known}"
     )
+
+
+@cache
+def _backend(target: str) -> Backend:
+    """Return the process's one object of a backend: it keeps what ``configure`` told it."""
+    return load_target(target)()
 
 
 def detect_backend() -> Backend:
@@ -34,11 +43,25 @@ def detect_backend() -> Backend:
     Raises: BackendUnavailable if none is usable, with what each looked for and found.
     """
     reports: list[str] = []
-    for backend in sorted(map(load_backend, backend_names()), key=lambda item: -item.priority):
+    backends: list[Backend] = []
+    for name in backend_names():
+        try:
+            backends.append(load_backend(name))
+        except ImportError as error:  # somebody else's broken package must not keep us from what works
+            logger.warning("the backend '%s' cannot be loaded (%s); see portable doctor", name, error)
+    for backend in sorted(backends, key=lambda item: -item.priority):
         probe = backend.probe()
         if probe.usable:
             return backend
         reports.append(f"{backend.name}: looked for {probe.looked_for}; found {probe.found}")
+        for (
+            finding
+        ) in backend.findings():  # hardware that is there and cannot be used is never passed over in silence
+            if finding.level is Level.bad:
+                logger.warning(
+                    "%s is passed over: %s: %s. %s",
+                    *(backend.name, finding.subject, finding.text, finding.remedy),
+                )
     raise BackendUnavailable("hardware=auto found no usable device. " + " ".join(reports))
 
 

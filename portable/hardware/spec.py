@@ -6,6 +6,8 @@ from enum import Enum
 
 from omegaconf import MISSING
 
+from portable.core.errors import ConfigError
+
 
 class FigureKind(Enum):
     """How far a figure can be trusted."""
@@ -40,15 +42,36 @@ class ProbeSpec:
 
 
 @dataclass(kw_only=True, slots=True)
+class SimConfig:
+    """What the simulated accelerator is like; read by the files of hardware that is simulated.
+
+    ``like`` names the hardware file whose number formats, reductions and collectives it takes on; ""
+    lets it do all that this machine can. ``memory_gib`` is the budget of each device: beyond it, allocations
+    fail.
+    """
+
+    like: str = ""
+    memory_gib: float = 4.0
+    num_devices: int = 4
+
+    def __post_init__(self) -> None:
+        if self.memory_gib <= 0:
+            raise ConfigError(f"sim.memory_gib={self.memory_gib:g}; use a positive number of GiB")
+        if self.num_devices < 1:
+            raise ConfigError(f"sim.num_devices={self.num_devices}; use 1 or more")
+
+
+@dataclass(kw_only=True, slots=True)
 class HardwareConfig:
     """One kind of hardware. ``peak_tflops`` is dense, by number format; memory in GiB; bandwidth in TB/s;
-    links in GB/s."""
+    links in GB/s. ``like`` is for hardware that imitates another: the name of that one's file."""
 
     name: str = MISSING
     title: str = ""
     backend: str = MISSING
     vendor: str = ""
     arch: str = ""
+    like: str = ""
     devices_per_node: int = 1
     memory_gib: Figure = field(default_factory=Figure)
     memory_bandwidth_tb_s: Figure = field(default_factory=Figure)

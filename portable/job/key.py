@@ -77,6 +77,8 @@ def _machine(stage: Stage, machine: MachineConfig) -> dict[str, Any]:  # Any: JS
         return {}
     parts: dict[str, Any] = {  # Any: names and configs
         "backend": machine.hardware.backend,
+        "like": machine.hardware.like,
+        "deterministic": machine.deterministic,
         "strategy": machine.strategy,
         "precision": machine.precision,
         "kernel": machine.kernel,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import asdict
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from portable.core.errors import BackendUnavailable
+from portable.core.storage import write_json
 from portable.device.select import backend_names, load_backend
 from portable.engine.config import EngineConfig
 from portable.hardware.spec import HardwareConfig
@@ -37,8 +39,39 @@ class Machine:
         require_hardware(self.config.hardware)
         config = self.config
         return build_runtime(
-            config.hardware, config.strategy, config.precision, config.communicator, config.kernel
+            config.hardware,
+            config.strategy,
+            config.precision,
+            config.communicator,
+            config.kernel,
+            deterministic=config.deterministic,
         )
+
+    def end_stage(self, folder: Path) -> None:
+        """Write ``runtime.json``, what a stage really computed with and why, into its ``folder``.
+
+        Memory that the device's allocator holds unused goes back, for the next stage or the next process. A
+        stage that needed no device leaves nothing.
+        """
+        if "runtime" not in self.__dict__:
+            return
+        runtime = self.runtime
+        runtime.device.empty_cache()
+        if runtime.group.rank == 0:
+            write_json(folder / "runtime.json", describe_runtime(runtime))
+
+
+def describe_runtime(runtime: Runtime) -> dict[str, Any]:  # Any: JSON values
+    """Return the choices that were made for a run: strategy, kernels, collectives, abilities."""
+    return {
+        "hardware": runtime.hardware.name,
+        "backend": runtime.device.name,
+        "strategy": runtime.strategy.describe(),
+        "precision": runtime.precision.name,
+        "kernels": [asdict(choice) for choice in runtime.kernels.trace],
+        "collectives": runtime.group.resolution(),
+        "capability": runtime.device.capability().to_json(),
+    }
 
 
 def require_hardware(hardware: HardwareConfig) -> None:
@@ -54,7 +87,9 @@ def require_hardware(hardware: HardwareConfig) -> None:
             f"Found: {findings.found}. To use it, install {remedy}; "
             "to see what would be chosen there, add dry_run=true; to run here, use hardware=auto."
         )
-    probe = load_backend(hardware.backend).probe()
+    backend = load_backend(hardware.backend)
+    backend.configure(hardware)
+    probe = backend.probe()
     if not probe.usable:
         raise BackendUnavailable(
             f"hardware={hardware.name} cannot be used on this machine. Looked for: {probe.looked_for}. "

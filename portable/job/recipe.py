@@ -140,6 +140,7 @@ def _make(
     try:
         with meter:
             artefact = stage(config, machine, Workspace(folder, sinks, show_progress))
+            machine.end_stage(folder)
     finally:
         sinks.close()
         total = {

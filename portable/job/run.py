@@ -53,7 +53,8 @@ def run_job(
         return None
     require_hardware(job.hardware)
     require_inputs(verb, job)
-    for name, value in load_backend(job.hardware.backend).environment().items():
+    environment = load_backend(job.hardware.backend).environment(deterministic=job.deterministic)
+    for name, value in environment.items():
         os.environ.setdefault(name, value)
     machine = Machine(job)
     if verb in _INTERACTIVE:
@@ -69,6 +70,7 @@ def run_job(
         sinks = open_sinks(folder)
         try:
             artefact = stage_of(verb)(job, machine, Workspace(folder, sinks, show_progress))
+            machine.end_stage(folder)
         finally:
             sinks.close()
         logger.info("%s: %s in %s", verb, artefact.kind, artefact.path)

@@ -8,7 +8,7 @@ from portable.data.config import DataConfig
 from portable.engine.config import EngineConfig
 from portable.engine.serve_config import ChatConfig, ServeConfig
 from portable.eval.config import EvalConfig
-from portable.hardware.spec import HardwareConfig
+from portable.hardware.spec import HardwareConfig, SimConfig
 from portable.kernel.config import KernelConfig
 from portable.model.export_config import ExportConfig
 from portable.parallel.config import CommunicatorConfig, PrecisionConfig, StrategyConfig
@@ -22,16 +22,20 @@ from portable.train.pretrain_config import PretrainConfig
 class MachineConfig:
     """What a job runs on and with. ``hardware`` chooses the defaults of the others.
 
+    ``sim`` shapes simulated hardware and says nothing to other. ``deterministic`` asks for the same bits in
+    every run, at whatever cost in speed.
     ``dry_run`` composes, validates and prints the choice. ``output_dir`` replaces the dated folder under
     ``runs/``; a job that is given a folder of its own continues what stands there.
     """
 
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    sim: SimConfig = field(default_factory=SimConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     communicator: CommunicatorConfig = field(default_factory=CommunicatorConfig)
     kernel: KernelConfig = field(default_factory=KernelConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    deterministic: bool = False
     dry_run: bool = False
     output_dir: str | None = None
 

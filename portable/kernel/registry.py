@@ -115,6 +115,21 @@ class KernelSet:
             raise CapabilityError(f"no row of '{op}' fits {self.backend} with {self.dtype}")
         return self._take(fitting[0], "highest priority of the rows that fit")
 
+    def rank(self, op: str) -> list[Choice]:
+        """Return all rows of ``op`` in the order of choice; what keeps a row from being picked is its reason.
+
+        Nothing is imported, and ``kernel.rows`` is not looked at: this is what the machine offers.
+        """
+        rows = sorted((row for row in self.entries if row.op == op), key=lambda row: -row.priority)
+        refusals = {id(row): self._refusal(row) for row in rows}
+        fitting = [row for row in rows if not refusals[id(row)]]
+        behind = [
+            Choice(op, row.name, f"priority {row.priority}, below {fitting[0].name}'s {fitting[0].priority}")
+            for row in fitting[1:]
+        ]
+        unfit = [Choice(op, row.name, refusals[id(row)]) for row in rows if refusals[id(row)]]
+        return [*(Choice(op, row.name, "") for row in fitting[:1]), *behind, *unfit]
+
     def _take(self, row: KernelEntry, reason: str) -> Kernel:
         choice = Choice(row.op, row.name, reason)
         if choice not in self.trace:

@@ -7,12 +7,13 @@ import logging
 from portable.collective.protocol import Group
 from portable.core.errors import BackendUnavailable, ConfigError
 from portable.core.registry import Registry
-from portable.device.protocol import Capability, Support
+from portable.device.capability import Capability, Role, Support
+from portable.device.protocol import Dtype
 from portable.device.select import load_backend
 from portable.hardware.spec import HardwareConfig
 from portable.kernel.config import KernelConfig
 from portable.kernel.registry import KernelSet
-from portable.parallel.config import CommunicatorConfig, PrecisionConfig, StrategyConfig
+from portable.parallel.config import CommunicatorConfig, PrecisionConfig, SingleConfig, StrategyConfig
 from portable.parallel.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -34,12 +35,18 @@ def build_runtime(
     precision: PrecisionConfig,
     communicator: CommunicatorConfig,
     kernel: KernelConfig,
+    *,
+    deterministic: bool = False,
 ) -> Runtime:
     """Join the group and set up what a stage computes with.
+
+    A strategy that only spreads a model over processes has nothing to do on one process: there,
+    ``single`` trains the same model, and the log says so.
 
     Raises: BackendUnavailable if the hardware is not here; ConfigError if it cannot do what was asked of it.
     """
     backend = load_backend(hardware.backend)
+    backend.configure(hardware)
     probe = backend.probe()
     if not probe.usable:
         raise BackendUnavailable(
@@ -53,10 +60,18 @@ def build_runtime(
     check_precision(precision, capability, hardware)
     check_communicator(communicator, capability, hardware)
     kernels = KernelSet(backend.name, precision.compute_dtype.name, kernel)
-    group = backend.group(communicator.timeout_s)
+    device.set_deterministic(deterministic)
+    group = backend.group(communicator.timeout_s, check_calls=communicator.check_calls)
     device.set_index(group.local_rank)
     try:
         _check_joined(communicator, group)
+        if group.size == 1 and target.needs_peers:
+            logger.info(
+                "strategy=%s spreads a model over processes, and this is one: strategy=single trains the "
+                "same model",
+                strategy.name,
+            )
+            strategy, target = SingleConfig(), STRATEGIES.get("single")
         built = target(strategy, precision, group, device)
     except ConfigError:
         group.close()
@@ -87,9 +102,11 @@ def check_strategy(strategy: StrategyConfig, capability: Capability, hardware: H
 def check_precision(precision: PrecisionConfig, capability: Capability, hardware: HardwareConfig) -> None:
     """Warn of an emulated number format. Raises: ConfigError for one that the device lacks."""
     for field, dtype in (("param_dtype", precision.param_dtype), ("compute_dtype", precision.compute_dtype)):
-        support = capability.matmul_dtypes.get(dtype.name, Support.none)
+        support = capability.dtype(Role.matmul, dtype.name)
         if support is Support.none:
-            usable = [name for name, found in capability.matmul_dtypes.items() if found is not Support.none]
+            usable = [
+                item.name for item in Dtype if capability.dtype(Role.matmul, item.name) is not Support.none
+            ]
             raise ConfigError(
                 f"precision.{field}={dtype.name} does not exist on hardware={hardware.name}; use one of "
                 f"{', '.join(usable)}"

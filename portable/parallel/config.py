@@ -59,7 +59,12 @@ class PrecisionConfig:
 
 @dataclass(kw_only=True, slots=True)
 class CommunicatorConfig:
-    """What carries tensors between devices, and how long a rank may be silent."""
+    """What carries tensors between devices, and how long a rank may be silent.
+
+    With ``check_calls`` the ranks compare each collective before they begin it, so that one that is out of
+    step is named at once; it costs one small message over the host, see ``docs/benchmarks.md``.
+    """
 
     name: str = MISSING
     timeout_s: float = 600.0
+    check_calls: bool = True

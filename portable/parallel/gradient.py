@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from portable.device.protocol import Device
+
 
 def clip_gradients(module: nn.Module, max_norm: float) -> Tensor:
     """Scale gradients to a global 2-norm of at most ``max_norm`` (0: leave them); return the norm before, on
@@ -21,10 +23,13 @@ def clip_gradients(module: nn.Module, max_norm: float) -> Tensor:
     return norm
 
 
-def host_state_dict(module: nn.Module) -> dict[str, Tensor]:
-    """Return full weights on the host; with sharded parameters every rank must call it."""
+def host_state_dict(module: nn.Module, device: Device) -> dict[str, Tensor]:
+    """Return full weights on the host, in torch's plain layout.
+
+    With sharded parameters every rank must call it.
+    """
     full: dict[str, Tensor] = {}
     for name, tensor in module.state_dict().items():
         whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-        full[name] = whole.detach().to("cpu", copy=True)
+        full[name] = device.to_portable(whole.detach()).to("cpu", copy=True)
     return full

@@ -17,6 +17,11 @@ class Strategy(Protocol):
         """The registered name."""
         ...
 
+    @property
+    def needs_peers(self) -> bool:
+        """Whether it only spreads a model over processes, so that one process is better off without it."""
+        ...
+
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the module to call in training; the model's own parameters may become sharded in place."""
         ...

@@ -29,6 +29,7 @@ from portable.train.optim.build import build_optimizer
 from portable.train.precision import forward_context
 from portable.train.progress import progress_bar
 from portable.train.schedule import lr_factor
+from portable.train.transfer import Transfer
 
 logger = logging.getLogger(__name__)
 Evaluate = Callable[[int], Mapping[str, float]]
@@ -80,8 +81,10 @@ class Trainer:
         self.step = 0
         self.tokens_seen = 0.0
         self._forward = forward_context(runtime)
+        self._transfer = Transfer(runtime.device, runtime.torch_device)
         self.module = model.to(runtime.torch_device)
-        self.model = runtime.strategy.wrap(self.module)
+        with runtime.group.naming_ranks("spreading the model"):
+            self.model = runtime.strategy.wrap(self.module)
         self.optimizer = build_optimizer(self.module, config.optim)
         self._checkpointer = Checkpointer(
             workspace.checkpoint_dir, config.checkpoint, runtime, self.module, self.optimizer, source
@@ -134,14 +137,22 @@ class Trainer:
         Raises: DataError if the step has no term to learn from; CollectiveError if ranks hold different
         numbers of micro-batches, which would let them wait for each other for ever.
         """
-        group, strategy = self.runtime.group, self.runtime.strategy
+        group = self.runtime.group
         num_terms = self._global_num_terms(batches)
+        # Wrappers talk to other ranks by themselves: what goes wrong there is told as the group tells it.
+        with group.naming_ranks("the training step"):
+            sums, grad_norm = self._forward_backward(batches, num_terms)
+        loss_mean, metrics = self._global_means(sums, num_terms)
+        return StepResult(loss_mean, grad_norm, num_terms, metrics)
+
+    def _forward_backward(self, batches: Sequence[Batch], num_terms: float) -> tuple[list[LossSum], Tensor]:
+        group, strategy = self.runtime.group, self.runtime.strategy
         self.optimizer.set_lr_factor(lr_factor(self.step, self.config.steps, self.config.schedule))
         sums: list[LossSum] = []
-        for place, batch in enumerate(batches):
+        for place, batch in enumerate(self._transfer.each(batches)):
             strategy.accumulate(self.model, last=place == len(batches) - 1)
             with self._forward():
-                loss_sum = self.objective(self.model, batch.to(self.runtime.torch_device))
+                loss_sum = self.objective(self.model, batch)
             # Wrappers average gradients over ranks; we want the mean over terms instead.
             strategy.backward(loss_sum.loss * (group.size / num_terms))
             # Kept as tensors: fetching a number here would let the host wait for the device.
@@ -149,8 +160,7 @@ class Trainer:
         grad_norm = strategy.clip_grad_norm(self.module, self.config.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        loss_mean, metrics = self._global_means(sums, num_terms)
-        return StepResult(loss_mean, grad_norm, num_terms, metrics)
+        return sums, grad_norm
 
     @property
     def _shows_progress(self) -> bool:

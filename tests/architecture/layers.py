@@ -13,7 +13,7 @@ STAIR = (
     {"eval"},
     {"sft", "rl", "synth"},
     {"job"},
-    {"cli", "studio"},
+    {"cli", "studio", "testing"},
 )
 STEP = {package: step for step, packages in enumerate(STAIR) for package in packages}
 
@@ -22,6 +22,8 @@ SIDEWAYS = {
     ("train", "data"): "the trainer draws its batches from a source",
     ("kernel", "device"): "rows are picked by device and dtype",
     ("device", "collective"): "a backend joins its processes into a group",
+    ("device", "hardware"): "a backend is configured by a hardware file",
+    ("collective", "device"): "a group emulates what the device's communicator lacks",
     ("parallel", "model"): "a strategy wraps what the model package builds",
 }
 

@@ -124,6 +124,16 @@ PLANTED = {
         "try:\n    x = 1\nexcept (ValueError, BaseException):\n    pass\n",
     ),
     "assert": ("asserts", "portable/data/a.py", "def f(x: int) -> None:\n    assert x > 0\n"),
+    "assert in a folder that only sounds like tests": (
+        "asserts",
+        "backends/testing/a.py",
+        "def f(x: int) -> None:\n    assert x > 0\n",
+    ),
+    "import of tests": (
+        "imports_climb",
+        "portable/device/a.py",
+        "from portable.testing import process\n",
+    ),
     "print": ("prints", "portable/train/a.py", "print('loss')\n"),
     "utils": ("nameless_modules", "portable/train/utils.py", "x = 1\n"),
     "common folder": ("nameless_modules", "portable/train/common/loss.py", "x = 1\n"),
@@ -175,6 +185,7 @@ def test_innocent_tree_is_left_alone(name: str, tmp_path: Path):
         {
             "portable/__init__.py": '__version__ = "1"\n',
             "portable/model/a.py": INNOCENT,
+            "portable/testing/a.py": "def test_a(x: int) -> None:\n    assert x\n",
             "portable/train/a.py": "from portable import __version__\nfrom portable.data import source\n",
             "portable/cli/main.py": "import torch\nprint(torch.load('x', weights_only=True))\n",
             "backends/cuda/device.py": "from portable.core import errors\nname = 'cuda'\n",

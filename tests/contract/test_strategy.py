@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from portable.device.protocol import Backend
+from portable.device.backend import Backend
 from tests.processes import run_processes
 
 CASE = "tests.contract.case_strategy:run"

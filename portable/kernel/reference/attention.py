@@ -1,5 +1,6 @@
-"""Softmax attention, written out. Memory is quadratic in the number of tokens: this is the meaning, not the
-fast path.
+"""Softmax attention, written out.
+
+Memory is quadratic in the length of a segment: this is the meaning, not the fast path.
 
 Shapes: B rows, T new tokens a row, S cached positions, N query heads, K key-value heads, G = N / K, H
 head_dim.
@@ -38,14 +39,15 @@ def attention(
     """
     check_heads(q_BTNH, k_BTKH, v_BTKH)
     shape = q_BTNH.shape
-    if cu_seqlens is not None:
-        lengths = segment_lengths(cu_seqlens, shape[0] * shape[1])
-        segment = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)).to(q_BTNH.device)
-        allowed = segment[:, None] == segment[None, :]
-        q_BTNH, k_BTKH, v_BTKH = (x.reshape(1, -1, *x.shape[2:]) for x in (q_BTNH, k_BTKH, v_BTKH))
-    else:
-        allowed = torch.ones(shape[1], shape[1], dtype=torch.bool, device=q_BTNH.device)
-    return _attend(q_BTNH, k_BTKH, v_BTKH, allowed.tril() if causal else allowed, scale).reshape(shape)
+    lengths = [shape[1]] if cu_seqlens is None else segment_lengths(cu_seqlens, shape[0] * shape[1])
+    segments = (
+        x.reshape(-1, sum(lengths), *x.shape[2:]).split(lengths, dim=1) for x in (q_BTNH, k_BTKH, v_BTKH)
+    )
+    mixed: list[Tensor] = []
+    for q, k, v in zip(*segments, strict=True):
+        allowed = torch.ones(q.shape[1], q.shape[1], dtype=torch.bool, device=q.device)
+        mixed.append(_attend(q, k, v, allowed.tril() if causal else allowed, scale))
+    return torch.cat(mixed, dim=1).reshape(shape)
 
 
 def decode_attention(q_BNH: Tensor, k_cache_BSKH: Tensor, v_cache_BSKH: Tensor, lengths_B: Tensor) -> Tensor:

@@ -25,12 +25,14 @@ class DdpStrategy:
     """Replicates the model; rank 0's weights are the ones that all start with."""
 
     name = "ddp"
+    needs_peers = True
 
     def __init__(self, config: DdpConfig, precision: PrecisionConfig, group: Group, device: Device) -> None:
         self.process_group = need_peers(self.name, group)
         self.config = config
         self.precision = precision
         self.group = group
+        self.device = device
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the replicated module.
@@ -70,7 +72,8 @@ class DdpStrategy:
 
     def full_state_dict(self, model: nn.Module) -> dict[str, Tensor]:
         """Return the weights on the host, under the model's own names."""
-        return host_state_dict(model.module if isinstance(model, DistributedDataParallel) else model)
+        module = model.module if isinstance(model, DistributedDataParallel) else model
+        return host_state_dict(module, self.device)
 
     def describe(self) -> dict[str, Any]:  # Any: JSON values
         """Return what was set up."""

@@ -28,6 +28,7 @@ class FsdpStrategy:
     """Shards every block of the model, then the rest; rank 0's weights are the ones that all start with."""
 
     name = "fsdp"
+    needs_peers = True
 
     def __init__(self, config: FsdpConfig, precision: PrecisionConfig, group: Group, device: Device) -> None:
         self.mesh = DeviceMesh.from_group(
@@ -36,6 +37,7 @@ class FsdpStrategy:
         self.config = config
         self.precision = precision
         self.group = group
+        self.device = device
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Shard the model in place and return it. Raises: CapabilityError if a parameter stayed whole."""
@@ -83,7 +85,7 @@ class FsdpStrategy:
 
     def full_state_dict(self, model: nn.Module) -> dict[str, Tensor]:
         """Gather the weights on every rank's host."""
-        return host_state_dict(model)
+        return host_state_dict(model, self.device)
 
     def describe(self) -> dict[str, Any]:  # Any: JSON values
         """Return what was set up."""

@@ -17,6 +17,7 @@ class SingleStrategy:
     """Trains on this process's own device."""
 
     name = "single"
+    needs_peers = False
 
     def __init__(
         self, config: SingleConfig, precision: PrecisionConfig, group: Group, device: Device
@@ -27,6 +28,7 @@ class SingleStrategy:
                 "meet; use strategy=ddp or strategy=fsdp, or start one process"
             )
         self.precision = precision
+        self.device = device
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the model, its parameters in ``precision.param_dtype``."""
@@ -45,7 +47,7 @@ class SingleStrategy:
 
     def full_state_dict(self, model: nn.Module) -> dict[str, Tensor]:
         """Return the weights on the host."""
-        return host_state_dict(model)
+        return host_state_dict(model, self.device)
 
     def describe(self) -> dict[str, Any]:  # Any: JSON values
         """Return the name and the size."""

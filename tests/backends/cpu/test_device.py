@@ -2,7 +2,7 @@ import torch
 
 from backends.cpu import device as device_module
 from backends.cpu.device import CpuDevice
-from portable.device.protocol import Feature, Support
+from portable.device.capability import Feature
 
 
 def test_one_device_whatever_the_index():
@@ -12,45 +12,39 @@ def test_one_device_whatever_the_index():
     assert device.torch_device(3) == torch.device("cpu")
 
 
-def test_native_formats_follow_the_instruction_set(monkeypatch):
-    for found, bf16, fp16 in [
-        ({}, Support.emulated, Support.emulated),
-        ({"avx512_bf16": True}, Support.native, Support.emulated),
-        ({"amx_fp16": True, "amx_bf16": False}, Support.emulated, Support.native),
-    ]:
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found)
-        dtypes = CpuDevice().capability().matmul_dtypes
-        assert dtypes == {"fp32": Support.native, "bf16": bf16, "fp16": fp16}
-
-
 def test_compile_is_offered_only_with_a_compiler(monkeypatch):
     def double(x):
         return x * 2
 
     monkeypatch.setenv("CXX", "")
-    monkeypatch.setattr(device_module.shutil, "which", lambda name: None)
-    assert not CpuDevice().supports(Feature.compile)
+    monkeypatch.setattr("backends.cpu.capability.shutil.which", lambda name: None)
+    assert CpuDevice().capability().compile_backends == ()
     assert CpuDevice().compile(double) is double
-    monkeypatch.setattr(device_module.shutil, "which", lambda name: "/usr/bin/" + name)
-    assert CpuDevice().supports(Feature.compile)
+    monkeypatch.setattr("backends.cpu.capability.shutil.which", lambda name: "/usr/bin/" + name)
+    assert CpuDevice().capability().compile_backends == ("inductor",)
     assert CpuDevice().compile(double) is not double
 
 
 def test_absent_abilities_are_told():
-    for feature in (Feature.async_copy, Feature.pinned_memory, Feature.graph_capture):
-        assert not CpuDevice().supports(feature)
-    assert CpuDevice().supports(Feature.float64)
+    assert not any(CpuDevice().supports(feature) for feature in Feature)
 
 
-def test_engines_and_strategies_come_with_reasons(monkeypatch):
-    capability = CpuDevice().capability()
-    assert [name for name, reason in capability.engines.items() if not reason] == ["native", "hf"]
-    assert "engine=native" in capability.engines["vllm"]
-    assert set(capability.strategies.values()) == {""}
-    monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
-    without = CpuDevice().capability().strategies
-    assert without["single"] == ""
-    assert "torch.distributed" in without["fsdp"]
+def test_host_memory_is_left_as_it_is():
+    device, tensor = CpuDevice(), torch.ones(2)
+    assert device.pin(tensor) is tensor
+    assert device.to_portable(tensor) is tensor
+    device.record_stream(tensor, device.new_stream())
+    device.empty_cache()
+
+
+def test_deterministic_operators_are_switched_on_and_off():
+    device = CpuDevice()
+    try:
+        device.set_deterministic(True)
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        device.set_deterministic(False)
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_vendor_is_read_from_the_processors_title(monkeypatch):

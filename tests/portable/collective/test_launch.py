@@ -1,25 +1,88 @@
+"""Launchers' environments, and rendezvous that do not come about."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
 import pytest
 
-from portable.collective.launch import LaunchPlace, join_group, read_place
+from backends.cpu.device import CpuDevice
+from portable.collective.launch import LaunchPlace, first_host, join_group, read_place
 from portable.collective.local import LocalGroup
 from portable.core.errors import CollectiveError, ConfigError
-from tests.processes import free_port
+from tests.processes import free_port, start
 
 FULL = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+SLURM = {
+    "SLURM_PROCID": "9",
+    "SLURM_STEP_NUM_TASKS": "16",
+    "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "1",
+    "SLURM_NODELIST": "gpu[007-008]",
+    "SLURM_JOB_ID": "1234567",
+}
+CASES = "tests.portable.collective.case_torch_group"
 
 
 def test_without_variables_the_process_is_alone():
     assert read_place({"PATH": "/bin"}) == LaunchPlace(rank=0, world_size=1, local_rank=0)
 
 
+def test_a_batch_script_outside_a_step_is_alone():
+    assert read_place({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "7"}) == LaunchPlace()
+
+
 def test_torchruns_variables_are_read():
-    assert read_place(FULL) == LaunchPlace(rank=3, world_size=8, local_rank=1)
+    place = read_place({**FULL, "GROUP_RANK": "2"})
+    assert place == LaunchPlace(3, 8, 1, node="2", address="127.0.0.1", port=29500)
+    assert read_place(FULL).node == socket.gethostname()
+
+
+def test_slurms_variables_are_read():
+    assert read_place(SLURM) == LaunchPlace(
+        9, 16, 1, node="1", address="gpu007", port=20000 + 1234567 % 20000
+    )
+    explicit = read_place({**SLURM, "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "4000"})
+    assert (explicit.address, explicit.port) == ("10.0.0.1", 4000)
+
+
+def test_torchrun_inside_a_slurm_step_wins():
+    assert read_place({**SLURM, **FULL}).rank == 3
+
+
+@pytest.mark.parametrize(
+    ("listed", "host"),
+    [
+        ("node1", "node1"),
+        ("node1,node2", "node1"),
+        ("gpu[007-008,012]", "gpu007"),
+        ("rack2-gpu[3]", "rack2-gpu3"),
+        ("a[1-2]-ib,b3", "a1-ib"),
+        ("login.example.org", "login.example.org"),
+    ],
+)
+def test_the_first_host_of_slurms_list(listed: str, host: str):
+    assert first_host(listed) == host
+
+
+def test_a_list_of_another_form_names_the_variable():
+    with pytest.raises(ConfigError, match=r"SLURM_NODELIST=\[1-2\] cannot be read; set MASTER_ADDR"):
+        first_host("[1-2]")
 
 
 @pytest.mark.parametrize("missing", ["WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"])
 def test_an_incomplete_environment_names_what_is_missing(missing: str):
     variables = {name: value for name, value in FULL.items() if name != missing}
     with pytest.raises(ConfigError, match=f"but not {missing}; start with `torchrun"):
+        read_place(variables)
+
+
+@pytest.mark.parametrize("missing", ["SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODELIST", "SLURM_JOB_ID"])
+def test_an_incomplete_slurm_environment_names_what_is_missing(missing: str):
+    variables = {name: value for name, value in SLURM.items() if name != missing}
+    with pytest.raises(ConfigError, match=f"but not {missing}; start with"):
         read_place(variables)
 
 
@@ -30,6 +93,7 @@ def test_an_incomplete_environment_names_what_is_missing(missing: str):
         ("WORLD_SIZE", "-2", "WORLD_SIZE=-2, which is not a whole number"),
         ("RANK", "8", "ranks go from 0 to WORLD_SIZE - 1"),
         ("LOCAL_RANK", "5", "no local rank is above its rank"),
+        ("MASTER_PORT", "99999", "MASTER_PORT=99999; use a port"),
     ],
 )
 def test_senseless_numbers_are_refused(name: str, value: str, message: str):
@@ -40,7 +104,7 @@ def test_senseless_numbers_are_refused(name: str, value: str, message: str):
 def test_a_world_of_one_needs_no_communicator(monkeypatch: pytest.MonkeyPatch):
     for name, value in {**FULL, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
         monkeypatch.setenv(name, value)
-    assert isinstance(join_group("gloo", timeout_s=1.0), LocalGroup)
+    assert isinstance(join_group(CpuDevice(), 1.0), LocalGroup)
 
 
 def test_peers_that_never_come_are_reported_with_the_address(monkeypatch: pytest.MonkeyPatch):
@@ -48,6 +112,41 @@ def test_peers_that_never_come_are_reported_with_the_address(monkeypatch: pytest
     for name, value in {**FULL, "RANK": "1", "WORLD_SIZE": "2", "MASTER_PORT": port}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(
-        CollectiveError, match=f"rank 1 of 2 met no peers at MASTER_ADDR:MASTER_PORT=127.0.0.1:{port}"
+        CollectiveError, match=f"rank 1 of 2 met nobody at MASTER_ADDR:MASTER_PORT=127.0.0.1:{port}"
     ):
-        join_group("gloo", timeout_s=1.0)
+        join_group(CpuDevice(), 1.0)
+
+
+def test_a_port_in_use_is_told_at_once(monkeypatch: pytest.MonkeyPatch):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = str(listener.getsockname()[1])
+        for name, value in {**FULL, "RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": port}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(CollectiveError, match=r"cannot serve the rendezvous .* choose a free port"):
+            join_group(CpuDevice(), 5.0)
+
+
+def test_a_rank_that_does_not_come_to_the_rendezvous_is_named(tmp_path: Path):
+    place = 3, free_port()
+    processes = [start(f"{CASES}:late", (rank, *place), tmp_path, "4") for rank in (0, 2)]
+    for process in processes:
+        process.communicate(timeout=60)
+    text = json.loads((tmp_path / "result-0.json").read_text())
+    assert text.startswith("CollectiveError: rank 0 of 3 waited at MASTER_ADDR:MASTER_PORT=127.0.0.1:")
+    assert ": rank 1 did not come within communicator.timeout_s=4;" in text
+    other = json.loads((tmp_path / "result-2.json").read_text())
+    assert "rank 1 did not come" in other or "rank 0 gave up" in other
+
+
+def test_two_processes_that_claim_one_rank_are_told(tmp_path: Path):
+    place = 3, free_port()
+    processes = [
+        start(f"{CASES}:{case}", (rank, *place), tmp_path / case, *words)
+        for case, rank, words in (("late", 0, "6"), ("late", 1, "6"), ("twice", 2, ""))
+    ]
+    for process in processes:
+        process.communicate(timeout=60)
+    texts = [json.loads(path.read_text()) for path in tmp_path.glob("*/result-*.json")]
+    assert sum("two processes claim rank 1 of 3" in text for text in texts) == 1, texts

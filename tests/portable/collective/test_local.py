@@ -3,7 +3,7 @@ import torch
 
 from portable.collective.local import LocalGroup
 from portable.collective.protocol import ReduceOp
-from portable.core.errors import ShapeError
+from portable.core.errors import CapabilityError, ShapeError
 
 
 @pytest.fixture
@@ -38,13 +38,51 @@ def test_gathering_adds_a_dim_of_one_rank(group):
 def test_host_values(group):
     item = {"a": 1}
     assert group.broadcast_object(item) is item
+    assert group.all_gather_object(item) == [item]
     assert group.sum_scalar(3) == 3.0
     assert isinstance(group.sum_scalar(3), float)
     assert group.barrier() is None
     assert group.close() is None
+    with group.naming_ranks("backward"):
+        pass
+
+
+def test_a_premultiplied_sum_is_scaled(group):
+    assert group.all_reduce(torch.ones(2), ReduceOp.premul_sum, factor=0.5).tolist() == [0.5, 0.5]
+
+
+def test_groups_of_a_group_of_one_are_of_one(group):
+    pair = group.split("tp", [[0]])
+    assert (pair.axis, pair.size) == ("tp", 1)
+    assert group.subgroup("tp", []) is None
+    nodes = group.by_node()
+    values = torch.tensor([1.0, -2.0])
+    assert torch.equal(nodes.hierarchical_all_reduce(values), values)
+    assert (nodes.inside.axis, nodes.between.axis) == ("node", "between_nodes")
+
+
+def test_nobody_else_is_there(group):
+    assert group.exchange([], []) == []
+    for call in (
+        lambda: group.send(torch.zeros(1), 0),
+        lambda: group.recv(torch.zeros(1), 0),
+        lambda: group.exchange([(torch.zeros(1), 1)], []),
+    ):
+        with pytest.raises(ShapeError):
+            call()
+
+
+@pytest.mark.parametrize("op", [ReduceOp.mean, ReduceOp.premul_sum])
+def test_what_real_groups_refuse_is_refused_here_too(group, op):
+    with pytest.raises(CapabilityError, match=f"the {op.name} of torch.int64 is not of that dtype"):
+        group.all_reduce(torch.ones(2, dtype=torch.int64), op)
+    with pytest.raises(CapabilityError, match=r"factor=2 goes with premul_sum"):
+        group.all_reduce(torch.ones(2), factor=2.0)
+    with pytest.raises(ShapeError, match=r"got the counts \[1\]"):
+        group.all_to_all_uneven(torch.ones(2), [1])
 
 
 @pytest.mark.parametrize("name", ["broadcast", "broadcast_object"])
 def test_other_sources_do_not_exist(group, name):
-    with pytest.raises(ShapeError, match=r"source=1.*use source=0"):
+    with pytest.raises(ShapeError, match=r"rank 1 was named, but the axis 'world' has one rank; use 0"):
         getattr(group, name)(torch.zeros(1), 1)

@@ -4,7 +4,7 @@ import pytest
 
 from portable.core.errors import BackendUnavailable
 from portable.device import select
-from portable.device.protocol import Probe
+from portable.device.backend import Finding, Level, Probe
 
 
 def fake(name, priority, usable):
@@ -14,6 +14,9 @@ def fake(name, priority, usable):
 
         def probe(self):
             return Probe(usable, f"hw_{name}", f"the {name} node", "nothing" if not usable else "one")
+
+        def findings(self):
+            return [] if usable else [Finding(Level.bad, "driver", "too old", "update it")]
 
     return Fake
 
@@ -26,6 +29,7 @@ class Toys:
 
 @pytest.fixture
 def install(monkeypatch):
+    select._backend.cache_clear()
     monkeypatch.setattr(select, "load_target", lambda value: getattr(Toys, value.partition(":")[2]))
 
     def put(*names):
@@ -40,6 +44,26 @@ def test_usable_backend_of_highest_priority_is_detected(install):
     assert select.detect_backend().name == "slow"
     assert select.detect_hardware() == "hw_slow"
     assert select.backend_names() == ["fast", "slow", "slower"]
+
+
+def test_hardware_that_is_there_but_unusable_is_not_passed_over_in_silence(install, caplog):
+    install("fast", "slow")
+    assert select.detect_backend().name == "slow"
+    assert "fast is passed over: driver: too old. update it" in caplog.text
+
+
+def test_a_broken_package_does_not_keep_us_from_what_works(install, caplog, monkeypatch):
+    install("slow", "broken")  # there is no Toys.broken
+
+    def load(value):
+        name = value.partition(":")[2]
+        if name == "broken":
+            raise ImportError("no bolts")
+        return getattr(Toys, name)
+
+    monkeypatch.setattr(select, "load_target", load)
+    assert select.detect_backend().name == "slow"
+    assert "the backend 'broken' cannot be loaded (no bolts)" in caplog.text
 
 
 def test_nothing_usable_tells_what_was_looked_for_and_found(install):

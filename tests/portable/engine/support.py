@@ -10,10 +10,8 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as HfTokenizer
 
 from portable.collective.local import LocalGroup
-from portable.device.select import load_backend
 from portable.engine.request import Completion, Request, SamplingConfig, TokenStep
 from portable.engine.sequence import check_fits, complete
-from portable.hardware.spec import HardwareConfig
 from portable.kernel.registry import KernelSet
 from portable.model.chat import CHAT_TEMPLATE, END_OF_TEXT, END_OF_TURN, PAD, SPECIAL_TOKENS
 from portable.model.config import ModelConfig
@@ -22,6 +20,7 @@ from portable.model.tokenizer import Tokenizer
 from portable.parallel.config import PrecisionConfig, SingleConfig
 from portable.parallel.runtime import Runtime
 from portable.parallel.strategies.single import SingleStrategy
+from portable.testing.selection import configured_backend, hardware_of
 
 TEXT = "the quick brown fox jumps over the lazy dog, and the dog barks at the fox: über naïve 日本 1 + 2 = 3"
 
@@ -45,11 +44,11 @@ def make_tokenizer() -> Tokenizer:
 
 
 def make_runtime(backend_name: str = "cpu") -> Runtime:
-    device, group, precision = load_backend(backend_name).device(), LocalGroup(), PrecisionConfig()
+    backend = configured_backend(backend_name)
+    device, group, precision = backend.device(), LocalGroup(), PrecisionConfig()
     strategy = SingleStrategy(SingleConfig(), precision, group, device)
     kernels = KernelSet(backend_name, "fp32")
-    hardware = HardwareConfig(name=backend_name, backend=backend_name)
-    return Runtime(device, group, strategy, kernels, precision, hardware)
+    return Runtime(device, group, strategy, kernels, precision, hardware_of(backend))
 
 
 def make_model_config(vocab_size: int) -> ModelConfig:

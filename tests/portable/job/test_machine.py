@@ -1,7 +1,11 @@
+import json
+from pathlib import Path
+
 import pytest
 
 from portable.config.load import load
 from portable.core.errors import BackendUnavailable
+from portable.device.capability import Capability
 from portable.hardware.spec import HardwareConfig, ProbeSpec
 from portable.job.choice import describe_choice
 from portable.job.machine import Machine, look_for, require_hardware
@@ -40,6 +44,27 @@ def test_this_machine_is_usable_and_has_a_runtime() -> None:
     assert runtime.device.name == "cpu"
     assert runtime.group.size == 1
     assert runtime.strategy.name == "single"
+
+
+def test_a_stage_leaves_what_it_computed_with_and_gives_memory_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(load("chat", ["hardware=cpu", "model_path=m"]))
+    machine.end_stage(tmp_path)
+    assert not (tmp_path / "runtime.json").exists()  # nothing was computed
+
+    emptied: list[bool] = []
+    monkeypatch.setattr(type(machine.runtime.device), "empty_cache", lambda self: emptied.append(True))
+    machine.runtime.kernels.pick("rms_norm")
+    machine.end_stage(tmp_path)
+    record = json.loads((tmp_path / "runtime.json").read_text())
+    assert record["strategy"] == {"name": "single", "world_size": 1}
+    assert record["kernels"] == [
+        {"op": "rms_norm", "name": "reference", "reason": "highest priority of the rows that fit"}
+    ]
+    assert Capability.from_json(record["capability"]) == machine.runtime.device.capability()
+    assert record["collectives"] == machine.runtime.group.resolution()
+    assert emptied == [True]
 
 
 def test_the_choice_for_other_hardware_is_told_without_it() -> None:

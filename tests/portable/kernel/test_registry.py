@@ -25,6 +25,18 @@ def test_highest_priority_of_the_fitting_rows_wins():
     assert toy(backend="elsewhere").pick("swiglu") is swiglu
 
 
+def test_rows_are_ranked_with_what_speaks_against_each():
+    ranked = [(choice.name, choice.reason) for choice in toy("bf16").rank("swiglu")]
+    assert ranked == [
+        ("faster", ""),
+        ("fast", "priority 0, below faster's 5"),
+        ("reference", "priority -100, below faster's 5"),
+    ]
+    assert [choice.name for choice in toy("fp32").rank("swiglu")] == ["fast", "reference", "faster"]
+    assert toy("fp32").rank("swiglu")[-1].reason == "the row takes bf16, not fp32"
+    assert toy().rank("nothing") == []
+
+
 def test_every_reference_row_loads():
     kernels = KernelSet("any", "fp32", entries=REFERENCE_ENTRIES)
     for entry in REFERENCE_ENTRIES:

@@ -10,7 +10,9 @@ import pytest
 
 from portable.collective.local import LocalGroup
 from portable.core.errors import BackendUnavailable, CapabilityError, ConfigError
-from portable.device.protocol import Capability, Dtype, Probe, Support
+from portable.device.backend import Probe
+from portable.device.capability import Capability, Role, Support
+from portable.device.protocol import Dtype
 from portable.hardware.spec import HardwareConfig, ProbeSpec
 from portable.kernel.config import KernelConfig
 from portable.parallel import build
@@ -25,12 +27,12 @@ from portable.parallel.config import (
 
 HARDWARE = HardwareConfig(name="cpu", backend="cpu")
 CAPABILITY = Capability(
-    matmul_dtypes={"fp32": Support.native, "bf16": Support.emulated, "fp16": Support.none},
-    features=(),
-    reduce_ops=("sum",),
+    arch="beads",
     communicator="gloo",
+    dtypes={Role.matmul: {"fp32": Support.native, "bf16": Support.emulated, "fp16": Support.none}},
+    reduce_ops={"sum": Support.native},
+    collectives={},
     strategies={"single": "", "ddp": "", "fsdp": "its driver cannot scatter"},
-    engines={},
 )
 
 
@@ -74,6 +76,9 @@ def test_hardware_that_is_not_here_says_what_was_looked_for(monkeypatch: pytest.
     class Absent:
         name = "cpu"
 
+        def configure(self, hardware: HardwareConfig) -> None:
+            pass
+
         def probe(self) -> Probe:
             return Probe(
                 usable=False, hardware="x", looked_for="/dev/abacus0", found="nothing", remedy="Buy one."
@@ -88,6 +93,9 @@ def test_hardware_that_is_not_here_says_what_was_looked_for(monkeypatch: pytest.
 
 def test_the_hardware_files_remedy_stands_in_where_the_probe_has_none(monkeypatch: pytest.MonkeyPatch):
     class Absent:
+        def configure(self, hardware: HardwareConfig) -> None:
+            pass
+
         def probe(self) -> Probe:
             return Probe(usable=False, hardware="x", looked_for="a bead", found="none")
 
@@ -102,11 +110,36 @@ def test_an_unknown_strategy_gets_a_suggestion():
 
 
 @pytest.mark.parametrize("strategy", [DdpConfig(), FsdpConfig()])
-def test_strategies_over_processes_refuse_to_be_alone(strategy: StrategyConfig):
-    with pytest.raises(
-        ConfigError, match=f"strategy={strategy.name} spreads .* use strategy=single, or start with `torchrun"
-    ):
-        runtime_with(strategy=strategy)
+def test_one_process_trains_the_same_model_without_spreading_it_and_says_so(
+    strategy: StrategyConfig, caplog: pytest.LogCaptureFixture
+):
+    with caplog.at_level(logging.INFO, logger="portable.parallel.build"):
+        runtime = runtime_with(strategy=strategy)
+    assert runtime.strategy.describe() == {"name": "single", "world_size": 1}
+    assert f"strategy={strategy.name} spreads a model over processes, and this is one" in caplog.text
+
+
+def test_the_backend_is_told_which_hardware_it_stands_for(monkeypatch: pytest.MonkeyPatch):
+    told: list[HardwareConfig] = []
+    backend = build.load_backend("cpu")
+    monkeypatch.setattr(type(backend), "configure", lambda self, hardware: told.append(hardware))
+    runtime_with()
+    assert told == [HARDWARE]
+
+
+def test_determinism_is_asked_of_the_device(monkeypatch: pytest.MonkeyPatch):
+    asked: list[bool] = []
+    device = type(build.load_backend("cpu").device())
+    monkeypatch.setattr(device, "set_deterministic", lambda self, enabled: asked.append(enabled))
+    build.build_runtime(
+        HARDWARE,
+        SingleConfig(),
+        PrecisionConfig(),
+        CommunicatorConfig(name="gloo"),
+        KernelConfig(),
+        deterministic=True,
+    )
+    assert asked == [True]
 
 
 def test_an_unusable_strategy_gives_the_devices_reason():
@@ -162,7 +195,7 @@ def test_a_group_is_left_when_the_strategy_refuses_it(monkeypatch: pytest.Monkey
             closed.append(True)
 
     backend = build.load_backend("cpu")
-    monkeypatch.setattr(type(backend), "group", lambda self, timeout_s: Pair())
+    monkeypatch.setattr(type(backend), "group", lambda self, timeout_s, check_calls: Pair())
     with pytest.raises(ConfigError, match="strategy=single with 2 processes would train 2 models"):
         runtime_with()
     assert closed == [True]

@@ -1,7 +1,10 @@
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
 
+from portable.device.select import load_backend
 from portable.parallel.gradient import clip_gradients, host_state_dict
 
 
@@ -36,8 +39,22 @@ def test_without_gradients_the_norm_is_zero():
 
 def test_host_weights_are_copies():
     model = nn.Linear(2, 2)
-    state = host_state_dict(model)
+    state = host_state_dict(model, load_backend("cpu").device())
     with torch.no_grad():
         model.weight.zero_()
     assert state.keys() == {"weight", "bias"}
     assert state["weight"].abs().sum() > 0
+
+
+def test_private_layouts_are_undone_before_the_host_sees_them():
+    class Device:
+        seen: ClassVar[list[torch.Size]] = []
+
+        def to_portable(self, tensor: torch.Tensor) -> torch.Tensor:
+            self.seen.append(tensor.shape)
+            return tensor + 1
+
+    model = nn.Linear(2, 2)
+    state = host_state_dict(model, Device())
+    assert len(Device.seen) == 2
+    assert torch.equal(state["bias"], model.bias.detach() + 1)

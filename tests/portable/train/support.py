@@ -18,12 +18,11 @@ from portable.core.metric import MetricSink, NullSink
 from portable.core.random import derive_seed
 from portable.core.record import Batch
 from portable.core.workspace import Workspace
-from portable.device.select import load_backend
-from portable.hardware.spec import HardwareConfig
 from portable.kernel.config import KernelConfig
 from portable.parallel.build import build_runtime
 from portable.parallel.config import CommunicatorConfig, DdpConfig, FsdpConfig, PrecisionConfig, SingleConfig
 from portable.parallel.runtime import Runtime
+from portable.testing.selection import configured_backend, hardware_of
 from portable.train.config import AdamWConfig, CheckpointConfig, Decay, ScheduleConfig, TrainConfig
 
 VOCAB, WIDTH = 17, 8
@@ -109,11 +108,12 @@ class RowSource:
 def make_runtime(
     strategy: str = "single", precision: PrecisionConfig | None = None, backend: str = "cpu"
 ) -> Runtime:
+    found = configured_backend(backend)
     return build_runtime(
-        HardwareConfig(name=backend, backend=backend),
+        hardware_of(found),
         STRATEGIES[strategy](),
         precision or PrecisionConfig(),
-        CommunicatorConfig(name=load_backend(backend).device().capability().communicator, timeout_s=60.0),
+        CommunicatorConfig(name=found.device().capability().communicator, timeout_s=60.0),
         KernelConfig(),
     )
 

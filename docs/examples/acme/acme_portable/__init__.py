@@ -1,0 +1,1 @@
+"""The Acme One, a fictional chip that the simulator plays, as a backend of Portable."""

@@ -1,0 +1,3 @@
+"""The contract's fixtures and its ``--backend``."""
+
+pytest_plugins = ["portable.testing.plugin"]

@@ -1,0 +1,3 @@
+"""What every backend of Portable must do, done on the Acme One: ``pytest --backend acme``."""
+
+from portable.testing.device import *  # noqa: F403

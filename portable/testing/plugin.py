@@ -1,0 +1,120 @@
+"""The pytest plug-in: whatever asks for ``backend_name`` runs once per backend.
+
+In the ``conftest.py`` of a package with a backend of its own::
+
+    pytest_plugins = ["portable.testing.plugin"]
+
+Then ``pytest --backend NAME`` runs the contract on that backend, and without the option on every registered
+one that is usable here. Each backend's tests run in a process of its own, see ``portable.testing.isolation``.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+
+import pytest
+
+from portable.core.errors import PortableError
+from portable.device.backend import Backend
+from portable.device.protocol import Device
+from portable.device.select import backend_names, load_backend
+from portable.hardware.spec import HardwareConfig
+from portable.testing import selection
+from portable.testing.isolation import ParentSide, report_to_parent
+
+pytest.register_assert_rewrite("portable.testing.device", "portable.testing.process")
+
+_SELECTED = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add our options."""
+    group = parser.getgroup("portable", "contract of backends")
+    group.addoption(
+        "--backend",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="test this backend (repeatable; default: every registered one that is usable here)",
+    )
+    group.addoption(
+        "--setting",
+        action="append",
+        default=[],
+        metavar="OVERRIDE",
+        help="change the hardware's settings, e.g. sim.memory_gib=1 (repeatable)",
+    )
+    group.addoption(
+        "--in-process",
+        action="store_true",
+        help="run the one backend named by --backend in this process, for a debugger",
+    )
+    group.addoption("--report-to", type=int, metavar="FD", help="for our own child processes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Prepare this process for its backend, or for handing backends to processes of their own."""
+    if settings := config.getoption("setting"):
+        os.environ[selection.SETTINGS] = shlex.join(settings)
+    if config.getoption("backend"):
+        selected_backends(config)  # so that a wrong name is told before anything is collected
+    if not config.getoption("in_process"):
+        config.pluginmanager.register(ParentSide(config), "portable-parent")
+        return
+    (name,) = selected_backends(config)[:1]
+    if config.getoption("backend") != [name]:
+        raise pytest.UsageError("--in-process holds one backend; name it, once, by --backend NAME")
+    for variable, value in load_backend(name).environment(deterministic=True).items():
+        os.environ.setdefault(variable, value)
+    if (descriptor := config.getoption("report_to")) is not None:
+        report_to_parent(config, descriptor)
+
+
+def selected_backends(config: pytest.Config) -> list[str]:
+    """Return the backends of this session. Raises: UsageError if one that was asked for is not usable."""
+    if _SELECTED not in config.stash:
+        try:
+            config.stash[_SELECTED] = selection.select_backends(config.getoption("backend") or [])
+        except PortableError as error:
+            raise pytest.UsageError(str(error)) from error
+    return config.stash[_SELECTED]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Multiply what asks for a backend, directly or through a fixture."""
+    if "backend_name" in metafunc.fixturenames:
+        names = selected_backends(metafunc.config)
+        metafunc.parametrize("backend_name", names, indirect=True, scope="session")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say which backends were left out, and why: a contract that was not tested must not look green."""
+    if _SELECTED not in config.stash or config.getoption("backend"):
+        return
+    for name in sorted(set(backend_names()) - set(selected_backends(config))):
+        terminalreporter.write_line(f"backend {name} not tested here: {selection.obstacle(name)}")
+
+
+@pytest.fixture(scope="session")
+def backend_name(request: pytest.FixtureRequest) -> str:
+    """The backend that this test is about."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def backend(backend_name: str) -> Backend:
+    """The backend, configured by ``hardware``."""
+    return selection.configured_backend(backend_name)
+
+
+@pytest.fixture(scope="session")
+def hardware(backend: Backend) -> HardwareConfig:
+    """The hardware file that the backend found for this machine."""
+    return selection.hardware_of(backend)
+
+
+@pytest.fixture(scope="session")
+def device(backend: Backend) -> Device:
+    """The backend's device family."""
+    return backend.device()

@@ -1,0 +1,90 @@
+"""Write docs/conformance.md from reports of tests.conformance.run.
+
+python -m tests.conformance.table sim_float32.json sim_bfloat16.json ... > docs/conformance.md
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+INTRODUCTION = """\
+# Conformance: torch's own operator database as ground truth
+
+Every sample of every operator in torch's `op_db` runs on the CPU and on the device, with the same inputs
+in the same memory layout, as a function with its gradients, in place, into `out=` tensors in another
+memory order, and into empty `out=` tensors that must grow. Compared are the values, shapes, dtypes, the
+device of every result, which inputs the results share memory with, what happened to the inputs, and the
+version counters.
+
+A sample is *equal* if everything agrees within the tolerance of `torch.testing` for the dtype (or the
+wider one that torch's own tests grant the operator), *to the bit* if no number differs at all, *refused*
+if the device alone raises a `RuntimeError` that says why, and *different* otherwise; a crash or a stall
+is different. Samples that the CPU itself refuses are not counted. Random results are compared in form
+only where the device draws other numbers than the CPU; results that torch leaves uninitialised always
+are.
+"""
+
+
+def main(files: list[str]) -> int:
+    reports = [json.loads(Path(file).read_text()) for file in files]
+    print(INTRODUCTION)
+    print(_table(reports))
+    for title, kind in (("Refused", "refused"), ("Different", "different")):
+        print(f"\n## {title}\n")
+        for report in reports:
+            print(f"### {report['device']}, {report['dtype']}\n")
+            print(_reasons(report, kind) + "\n")
+    print("## Run it\n")
+    for report in reports:
+        print(f"    {report['command']}")
+    print("    python -m tests.conformance.table *.json > docs/conformance.md")
+    return 0
+
+
+def _table(reports: list[dict[str, Any]]) -> str:
+    rows = [
+        "| device | dtype | operators | samples | equal | to the bit | refused | different | torch | date |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---|---|",
+    ]
+    for report in reports:
+        totals = defaultdict(int, report["totals"])
+        equal = totals["exact"] + totals["close"]
+        counted = equal + totals["refused"] + totals["different"]
+        rows.append(
+            f"| {report['device']} | {report['dtype']} | {report['num_ops']} | {counted} "
+            f"| {equal} ({equal / counted:.2%}) | {totals['exact']} ({totals['exact'] / counted:.2%}) "
+            f"| {totals['refused']} | {totals['different']} | {report['torch']} | {report['date']} |"
+        )
+    return "\n".join(rows)
+
+
+def _reasons(report: dict[str, Any], kind: str) -> str:
+    """Group the reasons of one kind: those that differ in numbers and addresses only are one."""
+    operators: dict[str, set[str]] = defaultdict(set)
+    samples: dict[str, int] = defaultdict(int)
+    for name, found in report["ops"].items():
+        for reason, count in found.get("reasons", {}).get(kind, {}).items():
+            group = _generalise(reason)
+            operators[group].add(name)
+            samples[group] += count
+    if not samples:
+        return "None."
+    rows = ["| samples | operators | reason |", "|---:|---|---|"]
+    for group, count in sorted(samples.items(), key=lambda item: -item[1]):
+        rows.append(f"| {count} | {', '.join(sorted(operators[group]))} | {group} |")
+    return "\n".join(rows)
+
+
+def _generalise(reason: str) -> str:
+    text = re.sub(r"\[ERROR\].*", "", reason)
+    text = re.sub(r"-?\d+(\.\d+)?(e-?\d+)?", "#", text)
+    return text.replace("|", "/")[:160].strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
