@@ -70,7 +70,7 @@ class SimBackend(TorchBackend):
 
     def new_device(self) -> SimDevice:
         """Bring the devices into this process, limited as the hardware file says."""
-        from backends.sim.capability import chip_capability, imitated
+        from backends.sim.capability import chip_capability, chip_operators, imitated
         from backends.sim.device import SimDevice
         from backends.sim.runtime import activate
 
@@ -84,6 +84,7 @@ class SimBackend(TorchBackend):
             hardware.devices_per_node if hardware is not None else self.num_devices,
         )
         simulator.set_chip(like or self.name)
+        simulator.set_op_table(chip_operators(like) if like else [])
         memory_gib = hardware.memory_gib.value if hardware is not None else None
         simulator.set_memory_limit(int((memory_gib or 0) * _GIB))
         return SimDevice(simulator, name=self.name, vendor=self.vendor, capability=capability)

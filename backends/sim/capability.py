@@ -76,17 +76,7 @@ def chip_capability(hardware: str) -> Capability:
     The vendor's own packages are not needed. Raises: ConfigError if there is no such file, or nothing is
     stated about its chip.
     """
-    folders = [folder / "hardware" for folder in (conf_dir(), *plugin_conf_dirs().values())]
-    files = {file.stem: file for folder in reversed(folders) for file in folder.glob("*.yaml")}
-    if hardware not in files:
-        raise ConfigError(
-            f"sim.like={hardware} names no hardware file; there are {', '.join(sorted(files))}."
-            f"{did_you_mean(hardware, files)}"
-        )
-    return _stated_in(files[hardware])
-
-
-def _stated_in(file: Path) -> Capability:
+    file = _file_of(hardware)
     record = yaml.safe_load(file.read_text(encoding="utf-8"))["hardware"]
     name = f"backends.{record['backend']}.capability"
     if importlib.util.find_spec(name) is None:
@@ -101,3 +91,25 @@ def _stated_in(file: Path) -> Capability:
             "there is nothing to imitate; choose an accelerator"
         )
     return module.capability_of(record["arch"])
+
+
+def chip_operators(hardware: str) -> list[str]:
+    """Return the operators that the vendor's torch has kernels for; empty where nobody listed them."""
+    record = yaml.safe_load(_file_of(hardware).read_text(encoding="utf-8"))["hardware"]
+    spec = importlib.util.find_spec(f"backends.{record['backend']}")
+    listed = Path(spec.origin).with_name("operators.txt") if spec is not None and spec.origin else None
+    if listed is None or not listed.is_file():
+        return []
+    lines = listed.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if not line.startswith("#")]
+
+
+def _file_of(hardware: str) -> Path:
+    folders = [folder / "hardware" for folder in (conf_dir(), *plugin_conf_dirs().values())]
+    files = {file.stem: file for folder in reversed(folders) for file in folder.glob("*.yaml")}
+    if hardware not in files:
+        raise ConfigError(
+            f"sim.like={hardware} names no hardware file; there are {', '.join(sorted(files))}."
+            f"{did_you_mean(hardware, files)}"
+        )
+    return files[hardware]
