@@ -51,14 +51,12 @@ def build_library(
     ``-I`` flags count as sources for the cache.
     Raises: BackendUnavailable if there is no compiler, the cache cannot be written, or a source is refused.
     """
-    compiler = _compiler()
-    torch_folder = _torch_folder() if link_torch else None
-    flags = [*_FLAGS, f"-I{FOLDER}", *_include_flags(torch_folder), *extra_flags]
-    key = _key(sources, compiler, flags, link_torch)
-    folder = cache_folder() / f"{name}-{key}"
-    library = folder / f"lib{name}.so"
+    library = library_path(name, sources, extra_flags, link_torch=link_torch)
     if library.exists():
         return library
+    compiler, torch_folder = _compiler(), _torch_folder() if link_torch else None
+    flags = _all_flags(torch_folder, extra_flags)
+    folder = library.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / "lock") as alone:
@@ -72,6 +70,18 @@ def build_library(
             "set PORTABLE_CACHE to a folder that can be written and has space"
         ) from error
     return library
+
+
+def library_path(
+    name: str, sources: Sequence[Path], extra_flags: Sequence[str] = (), *, link_torch: bool = True
+) -> Path:
+    """Return where ``build_library`` keeps its result; the file exists once it was built.
+
+    Raises: BackendUnavailable if there is no compiler.
+    """
+    compiler, torch_folder = _compiler(), _torch_folder() if link_torch else None
+    key = _key(sources, compiler, _all_flags(torch_folder, extra_flags), link_torch)
+    return cache_folder() / f"{name}-{key}" / f"lib{name}.so"
 
 
 def _compiler() -> list[str]:
@@ -98,6 +108,10 @@ def _torch_folder() -> Path:
     if spec is None or spec.origin is None:
         raise BackendUnavailable("the native libraries are built against torch, which is not installed")
     return Path(spec.origin).parent
+
+
+def _all_flags(torch_folder: Path | None, extra_flags: Sequence[str]) -> list[str]:
+    return [*_FLAGS, f"-I{FOLDER}", *_include_flags(torch_folder), *extra_flags]
 
 
 def _include_flags(torch_folder: Path | None) -> list[str]:

@@ -10,8 +10,10 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
+from backends.sim.build import is_built
 from backends.torch_device.backend import TorchBackend
 from backends.torch_device.settings import NO_AUTOLOAD
+from portable.core.errors import BackendUnavailable
 from portable.device.backend import Finding, Level, Probe
 
 if TYPE_CHECKING:
@@ -38,12 +40,19 @@ class SimBackend(TorchBackend):
         """Look for the compiler that the first use needs."""
         candidates = (os.environ.get("CXX", "").partition(" ")[0], *_COMPILERS)
         compiler = next((found for name in candidates if name and (found := shutil.which(name))), None)
+        found, pays_later = compiler or "none", False
+        if compiler is not None:
+            try:
+                pays_later = not is_built()
+            except BackendUnavailable as error:  # a compiler that does not run
+                compiler, found = None, str(error)
         return Probe(
             usable=compiler is not None,
             hardware=self.name,
             looked_for="a C++ compiler (CXX, or g++, c++, clang++ on PATH)",
-            found=compiler or "none",
+            found=found,
             remedy="install one: apt install g++, or yum install gcc-c++",
+            first_use="its native part is compiled, which takes minutes" if pays_later else "",
         )
 
     def environment(self, *, deterministic: bool = False) -> dict[str, str]:

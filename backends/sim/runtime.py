@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
-import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from backends.cpu.processor import usable_cores
-from backends.redispatch.build import CORE_SOURCES, FOLDER, build_library
+from backends.sim.build import EXTENSION, build
 from backends.sim.module import SimModule
 from portable.core.errors import BackendUnavailable
 
-NATIVE = Path(__file__).parent / "native"
-_EXTENSION = "portable_sim"
 _UNNAMED = "privateuseone"  # what torch calls the device type that nobody has taken
 
 
@@ -133,17 +129,10 @@ def _describe(names: Names) -> str:
     return f"{names.num_devices} devices '{names.type_name}' with the communicator '{names.communicator}'"
 
 
-def build() -> Path:
-    """Return the native part; compile it if no process has done so before. Raises: BackendUnavailable."""
-    include = sysconfig.get_paths()["include"]
-    flags = ("-isystem", include, f"-I{FOLDER}", f"-DTORCH_EXTENSION_NAME={_EXTENSION}", "-ltorch_python")
-    return build_library(_EXTENSION, (*CORE_SOURCES, *sorted(NATIVE.glob("*/*.cpp"))), flags)
-
-
 def _load() -> Any:  # Any: a C++ module
     library = build()
-    loader = importlib.machinery.ExtensionFileLoader(_EXTENSION, str(library))
-    spec = importlib.util.spec_from_loader(_EXTENSION, loader)
+    loader = importlib.machinery.ExtensionFileLoader(EXTENSION, str(library))
+    spec = importlib.util.spec_from_loader(EXTENSION, loader)
     if spec is None:
         raise BackendUnavailable(f"{library} is no extension module")
     module = importlib.util.module_from_spec(spec)

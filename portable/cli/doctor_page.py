@@ -58,6 +58,8 @@ def _title(row: Row) -> str:
         return f"{_MARKS['bad']} [bold]{name}[/]  broken: {escape(row['found'])}"
     if row["state"] == "unusable":
         return f"- [bold]{name}[/]  not usable here: looked for {escape(row['looked_for'])}"
+    if row["first_use"]:
+        return f"{mark} [bold]{name}[/]  usable; at its first use {escape(row['first_use'])}"
     device, memory = row["device"], row["memory"]
     count = f"{row['count']} x " if row["count"] > 1 else ""
     size = f"{format_bytes(memory['free_bytes'])} free of {format_bytes(memory['total_bytes'])}"
@@ -70,7 +72,7 @@ def _abilities(row: Row) -> Iterator[tuple[str, str]]:
         yield "found", escape(row["found"])
         if row["remedy"]:
             yield "to use it", escape(row["remedy"])
-    if row["state"] != "usable":
+    if "capability" not in row:
         return
     capability = Capability.from_json(row["capability"])
     yield "matmul", _grouped(capability.dtypes[Role.matmul])

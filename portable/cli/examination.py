@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from portable.config.search_path import GROUP as CONF_GROUP
 from portable.config.search_path import plugin_conf_dirs
+from portable.core.errors import PortableError
 from portable.core.registry import load_target
 from portable.device.backend import Finding, Level
 from portable.device.select import load_backend
@@ -36,9 +37,10 @@ def examine_backend(name: str) -> dict[str, Any]:  # Any: JSON values
         "looked_for": probe.looked_for,
         "found": probe.found,
         "remedy": probe.remedy,
+        "first_use": probe.first_use,
     }
     findings = backend.findings()
-    if probe.usable:
+    if probe.usable and not probe.first_use:  # a look must not cost minutes
         device = backend.device()
         row |= _describe(device)
         row["kernels"], broken = _kernels(backend)
@@ -102,7 +104,10 @@ def _plain(finding: Finding) -> dict[str, str]:
 def main(words: Sequence[str]) -> None:
     """Examine what the words name, and write down the result."""
     file, kind, *names = words
-    result = examine_backend(*names) if kind == "backend" else examine_plugin(*names)
+    try:
+        result = examine_backend(*names) if kind == "backend" else examine_plugin(*names)
+    except PortableError as error:
+        sys.exit(str(error))
     Path(file).write_text(json.dumps(result), encoding="utf-8")
 
 

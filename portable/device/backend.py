@@ -21,6 +21,7 @@ class Probe:
     looked_for: str
     found: str
     remedy: str = ""
+    first_use: str = ""  # what the first use costs, where that has not been paid yet
 
 
 class Level(Enum):

@@ -131,7 +131,7 @@ def _check(
         return verdict
     for seed in range(SEED + 1, SEED + 9):
         again = run(call, CPU, differentiable=differentiable, seed=seed)
-        if judge(cpu, again, replace(measure, place=CPU)).kind is Kind.different:
+        if judge(cpu, again, replace(measure, place=CPU)).kind is not Kind.exact:
             # Random on the CPU too: another seed gives other numbers, so only form can be compared.
             return form
     precise = run(call, CPU, differentiable=differentiable, precise=measure.dtype)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.linear_cross_entropy_options import LinearCrossEntropyOptions
 
 SEED = 1729
 
@@ -46,6 +47,9 @@ class Placement:
                 return torch.float64
             case torch.Generator():
                 return torch.Generator(self.device).manual_seed(value.initial_seed())
+            case LinearCrossEntropyOptions(acc_policy="auto"):
+                # Torch chooses the accumulator by the name of the device; here both get the same.
+                return replace(value, acc_policy="accurate", acc_dtype=torch.float32)
             case tuple() | list() as items if type(items) in (tuple, list):
                 return type(items)(self(item) for item in items)
             case dict():

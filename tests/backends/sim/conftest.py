@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from backends.sim.runtime import build
+from backends.sim.build import build
 
 IN_PROCESS = "PORTABLE_SIM_IN_PROCESS"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from backends.sim.runtime import build
+from backends.sim.build import build
 from portable.core.errors import BackendUnavailable
 from portable.testing.process import run_processes
 
