@@ -66,8 +66,9 @@ class TorchBackend(ABC):
 
         Raises: BackendUnavailable if that device is not there.
         """
-        from portable.collective.launch import join_group, read_place
+        from portable.collective.launch import join_group
         from portable.collective.local import LocalGroup
+        from portable.collective.place import read_place
 
         place = read_place()
         if place.world_size == 1:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from portable.collective.launch import read_place
+from portable.collective.place import read_place
 from portable.config.explain import explain
 from portable.config.load import compose, to_dataclass
 from portable.config.override import is_override, options_first, resolve_auto

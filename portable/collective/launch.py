@@ -1,81 +1,23 @@
-"""From the launcher's environment to a group."""
+"""From the launcher's environment to a group: the processes meet in a store, and connect."""
 
 from __future__ import annotations
 
 import datetime
 import itertools
 import os
-import re
 import socket
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from portable.collective.local import LocalGroup
+from portable.collective.place import LaunchPlace, read_place
 from portable.collective.protocol import Group
-from portable.core.errors import CollectiveError, ConfigError
+from portable.core.errors import CollectiveError
 
 if TYPE_CHECKING:
     from portable.device.protocol import Device
 
-# The variables of rank, world size and place on the node: torchrun's (or set by hand), and srun's. A batch
-# script that starts a process without srun has SLURM_PROCID too, but no step.
-_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-_SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
-_REMEDY = (
-    "start with `torchrun --nproc-per-node=N -m portable ...` or `srun`, which set all, or unset all for one "
-    "process"
-)
-_FIRST_PORT, _NUM_PORTS = 20000, 20000
 _joins = itertools.count()  # each group of a process has keys of its own in the store
-
-
-@dataclass(frozen=True, slots=True)
-class LaunchPlace:
-    """Where the launcher put this process, and where all meet; ``node`` is the same for all of a node."""
-
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0
-    node: str = "0"
-    address: str = ""
-    port: int = 0
-
-
-def read_place(environment: Mapping[str, str] | None = None) -> LaunchPlace:
-    """Read the variables of torchrun or of srun; without any of them the process is alone.
-
-    Raises: ConfigError, naming the variable, if only some are set or one is no sensible number.
-    """
-    variables = os.environ if environment is None else environment
-    if "1" in (variables.get(_TORCHRUN[1]), variables.get(_SLURM[1])):
-        return LaunchPlace()
-    if any(name in variables for name in _TORCHRUN):
-        place = _place(_TORCHRUN, variables, node=variables.get("GROUP_RANK"))
-        needed = [*_TORCHRUN, "MASTER_ADDR", "MASTER_PORT"]
-        _require(needed, variables)
-        return _meeting(place, variables["MASTER_ADDR"], variables["MASTER_PORT"])
-    if _SLURM[1] in variables:
-        place = _place(_SLURM, variables, node=variables.get("SLURM_NODEID"))
-        _require(["SLURM_JOB_ID", "SLURM_NODELIST"], variables)
-        job = _number("SLURM_JOB_ID", variables)
-        address = variables.get("MASTER_ADDR") or first_host(variables["SLURM_NODELIST"])
-        return _meeting(place, address, variables.get("MASTER_PORT", str(_FIRST_PORT + job % _NUM_PORTS)))
-    return LaunchPlace()
-
-
-def first_host(node_list: str) -> str:
-    """Return the first host of Slurm's list, e.g. ``node07`` of ``node[07-09,12],login1``.
-
-    Raises: ConfigError if the list has another form.
-    """
-    found = re.match(r"([\w.-]+)(?:\[(\w+)[^\]]*\]([\w.-]*))?(?:,|$)", node_list)
-    if found is None:
-        raise ConfigError(
-            f"SLURM_NODELIST={node_list} cannot be read; set MASTER_ADDR to the host of SLURM_PROCID=0"
-        )
-    return "".join(part or "" for part in found.groups())
 
 
 def join_group(
@@ -162,36 +104,3 @@ def _not_here(store: Any, keys: list[str]) -> list[int]:  # Any: see meet
         return [rank for rank, key in enumerate(keys) if not store.check([key])]
     except RuntimeError:  # it has ended with the process that served it
         return []
-
-
-def _place(names: tuple[str, str, str], variables: Mapping[str, str], node: str | None) -> LaunchPlace:
-    _require(names, variables)
-    rank, size, local_rank = (_number(name, variables) for name in names)
-    if rank >= size or local_rank > rank:
-        raise ConfigError(
-            f"the environment sets {names[0]}={rank}, {names[2]}={local_rank}, {names[1]}={size}; ranks go "
-            f"from 0 to {names[1]} - 1 and no local rank is above its rank; {_REMEDY}"
-        )
-    return LaunchPlace(rank, size, local_rank, node or socket.gethostname())
-
-
-def _meeting(place: LaunchPlace, address: str, port: str) -> LaunchPlace:
-    if not port.strip().isdigit() or int(port) > 65535:
-        raise ConfigError(f"the environment sets MASTER_PORT={port}; use a port from 1 to 65535")
-    return LaunchPlace(place.rank, place.world_size, place.local_rank, place.node, address, int(port))
-
-
-def _require(names: tuple[str, ...] | list[str], variables: Mapping[str, str]) -> None:
-    missing = [name for name in names if name not in variables]
-    if missing:
-        given = ", ".join(name for name in (*_TORCHRUN, *_SLURM) if name in variables)
-        raise ConfigError(f"the environment sets {given} but not {', '.join(missing)}; {_REMEDY}")
-
-
-def _number(name: str, variables: Mapping[str, str]) -> int:
-    text = variables[name]
-    if not text.strip().isdigit():
-        raise ConfigError(
-            f"the environment sets {name}={text}, which is not a whole number from 0 up; {_REMEDY}"
-        )
-    return int(text)

@@ -33,7 +33,7 @@ from portable.core.errors import CapabilityError, CollectiveError, ShapeError
 from portable.device.capability import Capability
 
 if TYPE_CHECKING:
-    from portable.collective.launch import LaunchPlace
+    from portable.collective.place import LaunchPlace
     from portable.device.protocol import Device
     from portable.device.stream import Event
 
