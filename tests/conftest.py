@@ -4,12 +4,18 @@ Set here, at import, because torch and transformers read these when they are imp
 """
 
 import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import pytest
 from hypothesis import settings
+
+from tests.example import install_example
 
 pytest_plugins = ["portable.testing.plugin"]
 
@@ -17,3 +23,10 @@ pytest_plugins = ["portable.testing.plugin"]
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+def pytest_portable_sites(config: pytest.Config) -> Sequence[Path]:
+    """Test the contract on the example chip too, whose package is installed in a folder of this session."""
+    folder = tempfile.TemporaryDirectory(prefix="acme-")
+    config.add_cleanup(folder.cleanup)
+    return [install_example(Path(folder.name))]

@@ -38,13 +38,13 @@ def plugin_conf_dirs() -> dict[str, Path]:
 
 
 def _folder(point: EntryPoint) -> Path:
-    try:
-        spec = importlib.util.find_spec(point.value)
-    except ModuleNotFoundError:  # the package above the folder
-        spec = None
+    """Find the folder without importing the package, which may be broken and is not needed for its YAML."""
+    package, *inside = point.value.split(".")
+    spec = importlib.util.find_spec(package)
     for place in (spec.submodule_search_locations or []) if spec is not None else []:
-        if Path(place).is_dir():
-            return Path(place).resolve()
+        folder = Path(place, *inside)
+        if folder.is_dir():
+            return folder.resolve()
     owner = point.dist.name if point.dist else "an installed package"
     raise ConfigError(
         f"{owner} registers {point.value} as a folder of YAML files, but has no such folder; "

@@ -5,11 +5,12 @@ decorator; installed packages add theirs through entry points.
 """
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
-from portable.core.errors import ConfigError, did_you_mean
+from portable.core.errors import BackendUnavailable, ConfigError, did_you_mean
 
 T = TypeVar("T")
 
@@ -64,6 +65,15 @@ class Registry:
                 self._targets.setdefault(point.name, point.value)
             self._plugins_read = True
         return self._targets
+
+
+@contextmanager
+def blame(failure: str) -> Generator[None]:
+    """Turn whatever an installed package raises into a BackendUnavailable that begins with ``failure``."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:  # the code is somebody else's, and so are its exceptions
+        raise BackendUnavailable(f"{failure} ({type(error).__name__}: {error})") from error
 
 
 def load_target(target: str) -> Any:  # Any: whatever the module holds under that name

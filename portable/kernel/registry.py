@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
 
-from portable.core.errors import CapabilityError, did_you_mean
-from portable.core.registry import load_target
+from portable.core.errors import BackendUnavailable, CapabilityError, did_you_mean
+from portable.core.registry import blame, load_target
 from portable.kernel.config import KernelConfig
 
 logger = logging.getLogger(__name__)
@@ -59,11 +59,21 @@ REFERENCE_ENTRIES = tuple(
 )
 
 
-def all_entries() -> list[KernelEntry]:
-    """Return the reference rows and those of every installed package."""
+def all_entries(backend: str = "") -> list[KernelEntry]:
+    """Return the reference rows and those of every installed package.
+
+    A package whose rows cannot be loaded is passed over with a warning.
+    Raises: BackendUnavailable if it is the one that registers rows as ``backend``.
+    """
     entries = list(REFERENCE_ENTRIES)
     for point in entry_points(group=GROUP):
-        entries.extend(load_target(point.value))
+        try:
+            with blame(f"the kernel rows of '{point.name}' cannot be loaded"):
+                entries.extend(load_target(point.value))
+        except BackendUnavailable as error:
+            if point.name == backend:
+                raise
+            logger.warning("%s; see portable doctor", error)
     return entries
 
 
@@ -80,7 +90,7 @@ class KernelSet:
         self.backend = backend
         self.dtype = dtype
         self.config = config or KernelConfig()
-        self.entries = list(all_entries() if entries is None else entries)
+        self.entries = list(all_entries(backend) if entries is None else entries)
         self.trace: list[Choice] = []
         known = {entry.op for entry in self.entries}
         for op in self.config.rows:

@@ -13,14 +13,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
 
-from portable.device.select import load_backend
+from portable.testing.selection import Selection
 
 _TAIL_LINES = 40
 _WAIT_S = 30.0  # from a child's last report to its end
@@ -62,8 +62,9 @@ class _ChildSide:
 class ParentSide:
     """Replaces the running of a backend's tests by the replay of a child's reports."""
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, selection: Callable[[], Selection]) -> None:
         self._config = config
+        self._selection = selection
         self._child: _Child | None = None
         self._waiting: list[pytest.Item] = []
 
@@ -96,7 +97,7 @@ class ParentSide:
             self._close()
             alone = hasattr(self._config, "workerinput")  # under xdist others run the rest
             batch = [item] if alone else [other for other in self._waiting if backend_of(other) == name]
-            self._child = _Child(self._config, name, batch)
+            self._child = _Child(self._config, name, batch, self._selection().environment_of(name))
         return self._child
 
     def _close(self) -> None:
@@ -109,7 +110,9 @@ class ParentSide:
 class _Child:
     """A pytest process with one backend."""
 
-    def __init__(self, config: pytest.Config, backend: str, items: list[pytest.Item]) -> None:
+    def __init__(
+        self, config: pytest.Config, backend: str, items: list[pytest.Item], environment: dict[str, str]
+    ) -> None:
         self.backend = backend
         self.lost = False
         self._config = config
@@ -126,7 +129,7 @@ class _Child:
             self._process = subprocess.Popen(
                 _command(config, backend, writer, names),
                 cwd=config.rootpath,
-                env={**load_backend(backend).environment(deterministic=True), **os.environ},
+                env=environment,
                 pass_fds=(writer,),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -6,26 +6,48 @@ In the ``conftest.py`` of a package with a backend of its own::
 
 Then ``pytest --backend NAME`` runs the contract on that backend, and without the option on every registered
 one that is usable here. Each backend's tests run in a process of its own, see ``portable.testing.isolation``.
+A package that is not installed takes part if ``pytest_portable_sites`` tells where it is.
 """
 
 from __future__ import annotations
 
 import os
 import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from portable.core.errors import PortableError
 from portable.device.backend import Backend
 from portable.device.protocol import Device
-from portable.device.select import backend_names, load_backend
+from portable.device.select import backend_names
 from portable.hardware.spec import HardwareConfig
 from portable.testing import selection
 from portable.testing.isolation import ParentSide, report_to_parent
 
-pytest.register_assert_rewrite("portable.testing.device", "portable.testing.process")
+pytest.register_assert_rewrite(
+    *(f"portable.testing.{suite}" for suite in ("device", "collective", "strategy", "engine", "process"))
+)
 
-_SELECTED = pytest.StashKey[list[str]]()
+_SELECTION = pytest.StashKey[selection.Selection]()
+
+
+class Hooks:
+    """What a ``conftest.py`` or another plug-in may answer."""
+
+    def pytest_portable_sites(self, config: pytest.Config) -> Sequence[Path]:
+        """Return folders with installed packages whose backends take part in the contract.
+
+        Only processes that test backends see them. Not asked where all of ``--backend`` is installed.
+        """
+        raise NotImplementedError  # pytest reads the signature
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Add our hooks."""
+    pluginmanager.add_hookspecs(Hooks)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,42 +80,47 @@ def pytest_configure(config: pytest.Config) -> None:
     if settings := config.getoption("setting"):
         os.environ[selection.SETTINGS] = shlex.join(settings)
     if config.getoption("backend"):
-        selected_backends(config)  # so that a wrong name is told before anything is collected
+        selected(config)  # so that a wrong name is told before anything is collected
     if not config.getoption("in_process"):
-        config.pluginmanager.register(ParentSide(config), "portable-parent")
+        config.pluginmanager.register(ParentSide(config, lambda: selected(config)), "portable-parent")
         return
-    (name,) = selected_backends(config)[:1]
+    (name,) = selected(config).names[:1]
     if config.getoption("backend") != [name]:
         raise pytest.UsageError("--in-process holds one backend; name it, once, by --backend NAME")
-    for variable, value in load_backend(name).environment(deterministic=True).items():
+    sys.path[:0] = map(str, selected(config).sites)
+    for variable, value in selected(config).environment_of(name).items():
         os.environ.setdefault(variable, value)
     if (descriptor := config.getoption("report_to")) is not None:
         report_to_parent(config, descriptor)
 
 
-def selected_backends(config: pytest.Config) -> list[str]:
+def selected(config: pytest.Config) -> selection.Selection:
     """Return the backends of this session. Raises: UsageError if one that was asked for is not usable."""
-    if _SELECTED not in config.stash:
+    if _SELECTION not in config.stash:
+        asked: list[str] = config.getoption("backend") or []
         try:
-            config.stash[_SELECTED] = selection.select_backends(config.getoption("backend") or [])
+            sites = [] if asked and set(asked) <= set(backend_names()) else _sites(config)
+            config.stash[_SELECTION] = selection.make_selection(asked, sites)
         except PortableError as error:
             raise pytest.UsageError(str(error)) from error
-    return config.stash[_SELECTED]
+    return config.stash[_SELECTION]
+
+
+def _sites(config: pytest.Config) -> list[Path]:
+    return [site for sites in config.hook.pytest_portable_sites(config=config) for site in sites]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Multiply what asks for a backend, directly or through a fixture."""
     if "backend_name" in metafunc.fixturenames:
-        names = selected_backends(metafunc.config)
-        metafunc.parametrize("backend_name", names, indirect=True, scope="session")
+        metafunc.parametrize("backend_name", selected(metafunc.config).names, indirect=True, scope="session")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say which backends were left out, and why: a contract that was not tested must not look green."""
-    if _SELECTED not in config.stash or config.getoption("backend"):
-        return
-    for name in sorted(set(backend_names()) - set(selected_backends(config))):
-        terminalreporter.write_line(f"backend {name} not tested here: {selection.obstacle(name)}")
+    if _SELECTION in config.stash:
+        for name, reason in selected(config).left_out.items():
+            terminalreporter.write_line(f"backend {name} not tested here: {reason}")
 
 
 @pytest.fixture(scope="session")

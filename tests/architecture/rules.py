@@ -125,13 +125,18 @@ def _is_config(node: ast.AST) -> bool:
 
 
 def broad_excepts(tree: SourceTree) -> list[Violation]:
-    """Find ``except:`` and ``except Exception``."""
+    """Find ``except:`` and ``except Exception``, unless the handler ends by raising from it."""
     return [
         file.at(node, "catches everything; name the exceptions that are expected")
         for file in _sources(tree)
         for node in file.nodes()
-        if isinstance(node, ast.ExceptHandler) and _is_broad(node.type)
+        if isinstance(node, ast.ExceptHandler) and _is_broad(node.type) and not _passes_on(node)
     ]
+
+
+def _passes_on(handler: ast.ExceptHandler) -> bool:
+    last = handler.body[-1]
+    return isinstance(last, ast.Raise) and last.cause is not None and last_name(last.cause) == handler.name
 
 
 def _is_broad(caught: ast.expr | None) -> bool:

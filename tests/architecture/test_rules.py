@@ -118,6 +118,11 @@ PLANTED = {
         "try:\n    x = 1\nexcept Exception:\n    pass\n",
     ),
     "bare except": ("broad_excepts", "backends/cpu/a.py", "try:\n    x = 1\nexcept:\n    pass\n"),
+    "except everything, and raise only sometimes": (
+        "broad_excepts",
+        "portable/model/a.py",
+        "try:\n    x = 1\nexcept Exception as error:\n    if str(error):\n        raise OSError from error\n",
+    ),
     "except in a tuple": (
         "broad_excepts",
         "portable/model/a.py",

@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from portable.collective.protocol import Group
 from portable.core.errors import CapabilityError
+from portable.device.capability import Support
 from portable.device.protocol import Device
 from portable.parallel.config import FsdpConfig, PrecisionConfig
 from portable.parallel.gradient import clip_gradients, host_state_dict
@@ -59,6 +60,10 @@ class FsdpStrategy:
         fully_shard(
             model, mesh=self.mesh, mp_policy=policy, reshard_after_forward=self.config.reshard_after_forward
         )
+        if self.device.capability().reduce_ops.get("mean") is not Support.native:
+            for part in model.modules():  # the setting is of one module, not of what is below it
+                if isinstance(part, FSDPModule):
+                    part.set_force_sum_reduction_for_comms(True)  # torch divides after the sum
         whole = [name for name, parameter in model.named_parameters() if not isinstance(parameter, DTensor)]
         if whole or not isinstance(model, FSDPModule) or self.mesh.size() != self.group.size:
             raise CapabilityError(

@@ -15,7 +15,7 @@ from portable.collective.launch import join_group
 from portable.collective.protocol import ReduceOp
 from portable.core.errors import PortableError
 from portable.device.capability import Capability, Role, Support
-from tests.contract.case_collective import call_all, dtypes_of
+from portable.testing.collective.case import call_all, dtypes_of
 
 ALL = (
     "all_reduce",

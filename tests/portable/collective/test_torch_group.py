@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from portable.testing.collective.expected import expected
 from tests.architecture.tree import SourceTree
-from tests.contract.expected_collective import expected
 from tests.processes import run_processes
 
 CASES = "tests.portable.collective.case_torch_group"

@@ -7,8 +7,8 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from portable.core import registry as module
-from portable.core.errors import ConfigError
-from portable.core.registry import Registry, load_target
+from portable.core.errors import BackendUnavailable, ConfigError
+from portable.core.registry import Registry, blame, load_target
 
 
 def test_target_is_imported_on_first_use_only():
@@ -75,3 +75,22 @@ def test_target_without_attribute_is_refused():
 def test_target_of_an_absent_module_says_so():
     with pytest.raises(ModuleNotFoundError, match="nowhere_at_all"):
         Registry("op", {"x": "nowhere_at_all:y"}).get("x")
+
+
+class DriverError(Exception):
+    """As a vendor's package may define and raise."""
+
+
+@pytest.mark.parametrize(
+    "error", [ImportError("x"), DriverError("x"), SystemExit("x")], ids=lambda e: type(e).__name__
+)
+def test_what_a_package_raises_becomes_an_error_that_blames_it(error):
+    said = rf"chip is broken \({type(error).__name__}: x\)"
+    with pytest.raises(BackendUnavailable, match=said) as caught, blame("the chip is broken"):
+        raise error
+    assert caught.value.__cause__ is error
+
+
+def test_what_the_user_does_is_not_blamed_on_a_package():
+    with pytest.raises(KeyboardInterrupt), blame("the chip is broken"):
+        raise KeyboardInterrupt

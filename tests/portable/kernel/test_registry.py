@@ -1,8 +1,10 @@
 import logging
+from importlib.metadata import EntryPoint
 
 import pytest
 
-from portable.core.errors import CapabilityError
+from portable.core.errors import BackendUnavailable, CapabilityError
+from portable.kernel import registry
 from portable.kernel.config import KernelConfig
 from portable.kernel.reference.swiglu import swiglu
 from portable.kernel.registry import REFERENCE_ENTRIES, KernelEntry, KernelSet, all_entries
@@ -107,3 +109,12 @@ def test_installed_rows_are_found_by_entry_point():
     assert {entry.op for entry in entries} == {entry.op for entry in REFERENCE_ENTRIES}, (
         "a row without a meaning"
     )
+
+
+def test_rows_that_cannot_be_loaded_break_only_their_own_backend(monkeypatch, caplog):
+    points = [EntryPoint("gone", "no_such_package.rows:ENTRIES", registry.GROUP)]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    assert KernelSet("cpu", "fp32").pick("swiglu") is swiglu
+    assert "the kernel rows of 'gone' cannot be loaded (ModuleNotFoundError" in caplog.text
+    with pytest.raises(BackendUnavailable, match="rows of 'gone'"):
+        KernelSet("gone", "fp32")

@@ -5,23 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from portable.testing.runtime import make_runtime
+from portable.testing.strategy.tiny import RowSource, TinyModel, train_config, weights_hash, workspace
 from portable.train.next_token import next_token_loss
 from portable.train.trainer import Trainer
-from tests.portable.train.support import (
-    RowSource,
-    TinyModel,
-    make_runtime,
-    train_config,
-    weights_hash,
-    workspace,
-)
 
 STEPS, ROWS = 4, 8
 
 
 def run(backend_name: str, strategy: str, folder: str) -> dict[str, Any]:
     """Ranks start from different weights; the strategy must make them one model."""
-    runtime = make_runtime(strategy, backend=backend_name)
+    runtime = make_runtime(backend_name, strategy)
     group = runtime.group
     trainer = Trainer(
         TinyModel(seed=group.rank),
@@ -42,9 +39,11 @@ def run(backend_name: str, strategy: str, folder: str) -> dict[str, Any]:
         "hash": weights_hash(weights),
         "described": runtime.strategy.describe(),
         "wrapper": type(trainer.model).__name__,
-        "local_numel": sum(
-            (p.to_local() if hasattr(p, "to_local") else p).numel() for p in trainer.module.parameters()
-        ),
+        "local_numel": sum(_local(parameter).numel() for parameter in trainer.module.parameters()),
     }
     group.close()
     return report
+
+
+def _local(parameter: Tensor) -> Tensor:
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter

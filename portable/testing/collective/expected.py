@@ -1,4 +1,4 @@
-"""What ``case_collective.call_all`` must return, worked out without any group."""
+"""What ``case.call_all`` must return, worked out without any group."""
 
 from __future__ import annotations
 

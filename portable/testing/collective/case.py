@@ -35,7 +35,7 @@ def run(backend_name: str) -> dict[str, Any]:
 
 
 def call_all(group: Group, where: torch.device) -> dict[str, Any]:
-    """Call each reduction and each move; ``expected_collective`` has what must come out."""
+    """Call each reduction and each move; ``expected`` has what must come out."""
     results = {**_reductions(group, where), **_moves(group, where), **_host_values(group)}
     if group.size > 1:
         results |= _pairs(group, where)
