@@ -21,12 +21,14 @@ from portable.device.backend import Finding, Level, Probe
 
 if TYPE_CHECKING:
     from backends.ascend.device import AscendDevice
+    from portable.collective.protocol import Group
 
 _TABLES = Path(__file__).with_name("versions.yaml")
 _LOOKED_FOR = "CANN's runtime (libascendcl.so) with a visible NPU, and a torch_npu that fits torch"
 _INSTALL = "install the Ascend driver and CANN: https://www.hiascend.com/cann"
 _SET_UP = "source /usr/local/Ascend/ascend-toolkit/set_env.sh (or where CANN is), and start again"
 _CPU_TORCH = "pip install torch=={} --index-url https://download.pytorch.org/whl/cpu"
+_CONNECT_RANGE_S = (120, 7200)  # CANN 8.3, HCCL_CONNECT_TIMEOUT
 _DETERMINISTIC = {
     "HCCL_DETERMINISTIC": "true",  # collectives; "strict" would ask for symmetric machines
     "LCCL_DETERMINISTIC": "1",  # the collectives inside fused operators
@@ -118,6 +120,13 @@ class AscendBackend(TorchBackend):
             ) from error
         return AscendDevice()
 
+    def group(self, timeout_s: float, *, check_calls: bool = True) -> Group:
+        """Join this process to its peers. HCCL reads how long it may wait once, from the environment, and a
+        limit that is set there already counts."""
+        for variable, value in hccl_limits(timeout_s).items():
+            os.environ.setdefault(variable, value)
+        return super().group(timeout_s, check_calls=check_calls)
+
     def _look(self) -> _Machine:
         library = load_library(self._library)
         home = os.environ.get("ASCEND_HOME_PATH")
@@ -130,6 +139,19 @@ class AscendBackend(TorchBackend):
             cann=read_cann_version(Path(home) if home else None),
             visible=os.environ.get(self.visible_devices),
         )
+
+
+def hccl_limits(timeout_s: float) -> dict[str, str]:
+    """Return the variables, in whole seconds, that keep HCCL from waiting longer than a group may.
+
+    torch's own ``timeout`` does not reach HCCL, which waits half an hour for a peer in a collective. Two
+    minutes is the shortest that it takes for making a communicator.
+    """
+    from portable.collective.watch import patience_s
+
+    limit_s = max(1, int(patience_s(timeout_s)))
+    connect_s = min(max(limit_s, _CONNECT_RANGE_S[0]), _CONNECT_RANGE_S[1])
+    return {"HCCL_EXEC_TIMEOUT": str(limit_s), "HCCL_CONNECT_TIMEOUT": str(connect_s)}
 
 
 def _problem(machine: _Machine) -> Finding | None:

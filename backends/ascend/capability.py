@@ -137,7 +137,7 @@ def _dtypes(known: _Arch) -> dict[Role, dict[str, Support]]:
         Role.collective: {
             **dict.fromkeys(DTYPES, _NATIVE),
             "bf16": bf16,
-            **dict.fromkeys(("fp64", "complex64", *_FP8), _EMULATED),  # moved, not summed
+            **dict.fromkeys(("fp64", "complex64", *_FP8), _EMULATED),  # HCCL moves them
         },
     }
 

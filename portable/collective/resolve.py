@@ -76,11 +76,15 @@ class Reduction:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How the numbers of a dtype are kept while they are reduced; ``enter`` makes a contiguous copy."""
+    """How the numbers of a dtype are kept while they are reduced; ``enter`` makes a contiguous copy.
+
+    ``by_ranks``: the transport reduces no format that would do, so the ranks gather and reduce by themselves.
+    """
 
     dtype: torch.dtype
     enter: Callable[[Tensor], Tensor]
     leave: Callable[[Tensor], Tensor]
+    by_ranks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +149,16 @@ def _is_native(dtype: torch.dtype, capability: Capability) -> bool:
 
 
 def _format(dtype: torch.dtype, capability: Capability) -> Format | None:
-    """Return the format to reduce ``dtype`` in; None if the transport reduces none that would do."""
+    """Return the format to reduce ``dtype`` in; None if neither the transport nor the device reduces one."""
     if dtype in REAL_OF:
         real = _format(REAL_OF[dtype], capability)
         if real is None or real.dtype is not REAL_OF[dtype]:
             return None
-        return Format(real.dtype, lambda x: real.enter(torch.view_as_real(x)), torch.view_as_complex)
+        return Format(
+            real.dtype, lambda x: real.enter(torch.view_as_real(x)), torch.view_as_complex, real.by_ranks
+        )
     if _is_native(dtype, capability) and dtype not in ALWAYS_WIDER:
-        return Format(dtype, lambda x: x.clone(memory_format=torch.contiguous_format), lambda x: x)
+        return Format(dtype, _copy, lambda x: x)
     for wide in WIDER.get(dtype, ()):
         if _is_native(wide, capability):
             return Format(
@@ -160,6 +166,9 @@ def _format(dtype: torch.dtype, capability: Capability) -> Format | None:
                 lambda x, wide=wide: x.to(wide, memory_format=torch.contiguous_format),
                 lambda x: x.to(dtype),
             )
+    name = NAME_OF.get(dtype)
+    if name and Support.none not in {capability.dtype(role, name) for role in (Role.collective, Role.reduce)}:
+        return Format(dtype, _copy, lambda x: x, by_ranks=True)
     return None
 
 
@@ -184,7 +193,7 @@ def _reduction(
     supports = {capability.reduce_ops.get(needed.name, Support.none) for needed in (op, asked)}
     if Support.none in supports:
         raise CapabilityError(f"{communicator} has no {name}; its reductions: {_usable(capability)}")
-    if capability.reduce_ops[asked.name] is Support.native:
+    if capability.reduce_ops[asked.name] is Support.native and not form.by_ranks:
         cores = moves.get(Collective.all_reduce), moves.get(Collective.reduce_scatter)
     elif capability.collectives.get(Collective.all_gather.name) is Support.native:
         cores = stand_in.all_reduce, stand_in.reduce_scatter_by_gather
@@ -212,6 +221,7 @@ def _steps(op: ReduceOp, form: Format, capability: Capability, size: int) -> tup
     native = (
         capability.reduce_ops.get(op.name) is Support.native
         and capability.collectives.get(Collective.all_reduce.name) is Support.native
+        and not form.by_ranks
     )
     if op is ReduceOp.mean and form.dtype is torch.float16:
         return lambda x, _: x.div_(size), ReduceOp.sum, _keep
@@ -220,6 +230,10 @@ def _steps(op: ReduceOp, form: Format, capability: Capability, size: int) -> tup
     if op is ReduceOp.premul_sum and not native:
         return lambda x, factor: x.mul_(factor), ReduceOp.sum, _keep
     return _keep, op, _keep
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _keep(tensor: Tensor, factor: float) -> Tensor:
@@ -249,6 +263,8 @@ def _dtype_choice(dtype: torch.dtype, form: Format | None, capability: Capabilit
     moved = "moved as it is" if _is_native(dtype, capability) and dtype not in REAL_OF else "moved as bytes"
     if form is None:
         return f"{moved}; not reduced, for no format that would do is"
+    if form.by_ranks:
+        return f"{moved}, reduced by each rank itself after a gather: the communicator reduces no such format"
     if form.dtype is dtype:
         return f"{moved}, reduced as it is"
     kind = "pairs of " if dtype in REAL_OF else ""

@@ -112,8 +112,9 @@ class StandIn:
 
     def all_reduce(self, tensor: Tensor, op: TorchOp) -> Tensor:
         """Gather all ranks' values and reduce them here, in rank order."""
-        everything = self.native.all_gather(tensor.view(1, tensor.numel()))
-        return LOCALLY[op](everything.view(self.size, *tensor.shape))
+        # As bytes: a format that is reduced here may be one that the transport cannot name.
+        everything = self.native.all_gather(tensor.flatten().view(torch.uint8))
+        return LOCALLY[op](everything.view(tensor.dtype).view(self.size, *tensor.shape))
 
     def reduce_scatter(self, tensor: Tensor, op: TorchOp) -> Tensor:
         """Reduce all and keep the own block."""

@@ -88,6 +88,14 @@ class Verdict:
     behind: dict[str, str]
 
 
+def patience_s(timeout_s: float) -> float:
+    """Return how long a transport may wait, so that time is left to ask around before ``timeout_s`` is over.
+
+    For backends whose transport takes its limit from elsewhere than torch.
+    """
+    return timeout_s - 2 * _grace_s(timeout_s)
+
+
 class Watch:
     """One per process, shared by its groups.
 
@@ -98,7 +106,7 @@ class Watch:
     def __init__(self, store: Store, rank: int, timeout_s: float, *, keeper: str, serves: bool) -> None:
         self.rank = rank
         self.timeout_s = timeout_s
-        self.grace_s = min(_LONGEST_GRACE_S, timeout_s / 5)
+        self.grace_s = _grace_s(timeout_s)
         self.failure: str | None = None
         self.on_failure: list[Callable[[], object]] = []
         self._keeper = keeper
@@ -116,8 +124,8 @@ class Watch:
 
     @property
     def patience_s(self) -> float:
-        """How long a transport may wait, so that time is left to ask around before ``timeout_s`` is over."""
-        return self.timeout_s - 2 * self.grace_s
+        """How long a transport may wait."""
+        return patience_s(self.timeout_s)
 
     def enter(self, count: str, text: str) -> int:
         """Note that the host comes to its next call of those that ``count`` counts; return its number."""
@@ -226,6 +234,10 @@ class Watch:
                 release()
             except RuntimeError as error:  # not every transport can let go of a call
                 logger.warning("cannot abort the transport: %s", str(error).splitlines()[0])
+
+
+def _grace_s(timeout_s: float) -> float:
+    return min(_LONGEST_GRACE_S, timeout_s / 5)
 
 
 def _judge(call: Call, on_device: bool, answers: dict[int, dict[str, Any]]) -> Verdict:

@@ -39,7 +39,11 @@ def _read_module(module: ModuleType, seen: set[int], *, include_private: bool) -
     prefix = "" if module.__name__ == "builtins" else f"{module.__name__}."
     if not str(getattr(module, "__file__", "")).endswith(".py"):
         yield from _entry(module, module.__name__, module.__name__, "module")
-    for name, value in sorted(vars(module).items()):
+    members = vars(module)
+    for name in sorted(members):
+        value, original = members[name], members.get(f"__{name}__")
+        if inspect.isroutine(original):  # programs replace hooks such as sys.excepthook; this one stays
+            value = original
         if (name.startswith("_") and not include_private) or name.startswith("__") or _has_source(value):
             continue
         # Aliases (IOError for OSError) carry another name than their own.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from backends.ascend import backend as module
-from backends.ascend.backend import AscendBackend
+from backends.ascend.backend import AscendBackend, hccl_limits
 from backends.ascend.driver import ask_runtime, read_cann_version
 from portable.core.errors import BackendUnavailable
 from portable.device.backend import Level
@@ -177,3 +177,10 @@ def test_it_stands_before_those_that_it_may_make_answer():
     from backends.rocm.backend import RocmBackend
 
     assert AscendBackend.priority > RocmBackend.priority > CudaBackend.priority > 0
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "collective", "connect"), [(6.0, "3", "120"), (600.0, "594", "594"), (9000, "8994", "7200")]
+)
+def test_hccl_waits_no_longer_than_the_group(timeout_s, collective, connect):
+    assert hccl_limits(timeout_s) == {"HCCL_EXEC_TIMEOUT": collective, "HCCL_CONNECT_TIMEOUT": connect}

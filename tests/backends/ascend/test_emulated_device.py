@@ -8,10 +8,10 @@ import pytest
 pytestmark = pytest.mark.ascend_emulation
 
 
-def emulated(code, *options):
+def emulated(code, *options, words=()):
     """Run ``code`` in a process of its own under the emulator, and return what it printed."""
     command = [sys.executable, "-m", "backends.ascend.emulation.run", *options, "--", sys.executable, "-c"]
-    done = subprocess.run([*command, code], check=False, capture_output=True, text=True)
+    done = subprocess.run([*command, code, *words], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -78,3 +78,39 @@ def test_deterministic_as_environment_sets_it():
         "import torch; print(torch.are_deterministic_algorithms_enabled())"
     )
     assert emulated(code)[-1] == "True"
+
+
+STEPS = """
+import sys
+import torch
+from pathlib import Path
+from portable.core.record import Batch
+from portable.train.next_token import next_token_loss
+from portable.train.trainer import Trainer
+from tests.portable.train.support import RowSource, TinyModel, make_runtime, train_config, workspace
+
+runtime = make_runtime(backend="ascend")
+source = RowSource(4, 1)
+trainer = Trainer(
+    TinyModel(), next_token_loss, source, train_config(3), runtime, workspace(Path(sys.argv[1]))
+)
+batches = source.next_batches()
+many = [Batch(*(tensor.repeat(20_000, 1) for tensor in batches[0].tensors()))]
+print("first", float(trainer.train_step(batches).loss_mean))
+kept = runtime.device.memory().used_bytes
+try:
+    trainer.train_step(many)
+except torch.OutOfMemoryError as error:
+    print("told", str(error).splitlines()[0])
+print("left", runtime.device.memory().used_bytes - kept)
+print("again", float(trainer.train_step(batches).loss_mean))
+"""
+
+
+def test_a_training_step_that_is_too_large_ends_in_torchs_error_and_the_next_one_runs(tmp_path):
+    printed = emulated(STEPS, "--memory", "64MiB", words=[str(tmp_path)])
+    told = dict(line.split(" ", 1) for line in printed)
+    assert told["told"].startswith("NPU out of memory. Tried to allocate")
+    assert "NPU 0; 64.00 MiB total capacity" in told["told"]
+    assert int(told["left"]) == 0
+    assert float(told["again"]) < float(told["first"])

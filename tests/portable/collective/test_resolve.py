@@ -44,7 +44,10 @@ def plan(
     capability = Capability(
         arch="any",
         communicator="wire",
-        dtypes={Role.collective: {"fp32": NATIVE, "fp16": NATIVE, "int32": NATIVE, **dtypes}},
+        dtypes={
+            Role.collective: {"fp32": NATIVE, "fp16": NATIVE, "int32": NATIVE, **dtypes},
+            Role.reduce: {"fp64": EMULATED},
+        },
         reduce_ops=reduce_ops,
         collectives=collectives,
     )
@@ -141,6 +144,18 @@ def test_reductions_that_the_transport_lacks_are_made_of_a_gather():
     assert reduce(chosen, ReduceOp.product, torch.tensor([3.0])).tolist() == [9.0]
     assert reduce(chosen, ReduceOp.sum, torch.tensor(3.0)).item() == 6.0
     assert wire.asked == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_a_format_that_only_the_device_reduces_is_gathered_and_reduced_there(dtype: torch.dtype):
+    chosen, wire = plan({"mean": NATIVE, "sum": NATIVE, "premul_sum": NATIVE}, FULL, fp64=EMULATED)
+    mine = torch.tensor([1 / 3, -2.0], dtype=dtype)
+    assert torch.equal(reduce(chosen, ReduceOp.sum, mine), 2 * mine)
+    assert torch.equal(reduce(chosen, ReduceOp.mean, mine), mine)
+    assert torch.equal(reduce(chosen, ReduceOp.premul_sum, mine, 0.25), mine / 2)
+    assert torch.equal(chosen.reductions[ReduceOp.sum, dtype].reduce_scatter(mine, 1.0), 2 * mine[:1])
+    assert wire.asked == []
+    assert "by each rank itself" in chosen.choices["float64"]
 
 
 def test_what_is_none_or_not_listed_is_refused_with_the_reason():

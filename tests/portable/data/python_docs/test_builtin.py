@@ -54,3 +54,10 @@ def test_reading_twice_gives_the_same_in_order_of_modules(entries):
 def test_a_thing_of_two_modules_is_told_once(entries):
     assert "open" in entries
     assert "io.open" not in entries
+
+
+def test_hooks_that_a_program_replaces_are_told_as_python_has_them(entries, monkeypatch):
+    """Libraries put their own in when they are imported; a corpus must not depend on which were."""
+    monkeypatch.setattr("sys.excepthook", lambda *about: None)
+    assert entries["sys.excepthook"].signature == "(exctype, value, traceback, /)"
+    assert list(read_builtins(include_private=True)) == list(entries.values())
