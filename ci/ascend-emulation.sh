@@ -10,8 +10,7 @@ cd "$(dirname "$0")/.."
 VENV=.venv-ascend
 PYTHON=${PYTHON:-python3.11}    # torch_npu 2.13.0 has x86-64 wheels for 3.11
 STAMP=$VENV/.installed
-# torch's own index of builds without CUDA; one that cannot be reached is passed over.
-TORCH_INDEX=${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}
+# TORCH_INDEX: an index with torch's builds without CUDA, where the default one gives a CUDA build.
 
 # Without a driver torch_npu must not load itself at `import torch`; the emulator loads it when it is asked for.
 export TORCH_DEVICE_BACKEND_AUTOLOAD=0 OMP_NUM_THREADS=1
@@ -21,8 +20,8 @@ setup() {
     [[ -x $VENV/bin/python ]] || "$PYTHON" -m venv "$VENV"
     local pip=("$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -c ci/constraints.txt)
     # First: torch drives one kind of accelerator a process, and in a CUDA build that is not the NPU.
-    "${pip[@]}" --extra-index-url "$TORCH_INDEX" --retries 1 torch numpy
-    "${pip[@]}" -e '.[dev,accelerate]' torch_npu==2.13.0 expecttest scipy
+    "${pip[@]}" ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch numpy
+    "${pip[@]}" -e '.[dev,accelerate]' torch_npu==2.13.0
     # DeepSpeed compiles nothing here: its operators are written for other chips. Its setup.py imports torch.
     DS_BUILD_OPS=0 "${pip[@]}" --no-build-isolation deepspeed==0.19.8
     touch "$STAMP"

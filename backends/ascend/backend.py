@@ -28,7 +28,7 @@ _LOOKED_FOR = "CANN's runtime (libascendcl.so) with a visible NPU, and a torch_n
 _INSTALL = "install the Ascend driver and CANN: https://www.hiascend.com/cann"
 _SET_UP = "source /usr/local/Ascend/ascend-toolkit/set_env.sh (or where CANN is), and start again"
 _CPU_TORCH = "pip install torch=={} --index-url https://download.pytorch.org/whl/cpu"
-_CONNECT_RANGE_S = (120, 7200)  # CANN 8.3, HCCL_CONNECT_TIMEOUT
+_CONNECT_RANGE_S = (120, 7200)  # of HCCL_CONNECT_TIMEOUT; assumed, no document was at hand
 _DETERMINISTIC = {
     "HCCL_DETERMINISTIC": "true",  # collectives; "strict" would ask for symmetric machines
     "LCCL_DETERMINISTIC": "1",  # the collectives inside fused operators
