@@ -16,7 +16,7 @@ from portable.device.backend import Finding, Level, Probe
 if TYPE_CHECKING:
     from backends.torch_device.device import TorchDevice
 
-NUM_DEVICES = 2
+NUM_DEVICES = 4
 GIB = 2**30
 
 
