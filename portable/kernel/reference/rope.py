@@ -6,7 +6,7 @@ from torch import Tensor
 from portable.core.errors import ShapeError
 
 
-def apply_rope(q_BTNH: Tensor, k_BTKH: Tensor, cos_BTH: Tensor, sin_BTH: Tensor) -> tuple[Tensor, Tensor]:
+def rope_half(q_BTNH: Tensor, k_BTKH: Tensor, cos_BTH: Tensor, sin_BTH: Tensor) -> tuple[Tensor, Tensor]:
     """Rotate queries and keys by their positions' angles.
 
     Dims i and i + H/2 form a pair: (a, b) -> (a cos - b sin, b cos + a sin). ``cos_BTH`` and ``sin_BTH`` hold
@@ -20,7 +20,7 @@ def apply_rope(q_BTNH: Tensor, k_BTKH: Tensor, cos_BTH: Tensor, sin_BTH: Tensor)
     wanted = (*q_BTNH.shape[:2], q_BTNH.shape[-1])
     if cos_BTH.shape != wanted or sin_BTH.shape != wanted or k_BTKH.shape[::3] != q_BTNH.shape[::3]:
         raise ShapeError(
-            f"apply_rope: q {tuple(q_BTNH.shape)} and k {tuple(k_BTKH.shape)} need tables of {wanted}; "
+            f"rope_half: q {tuple(q_BTNH.shape)} and k {tuple(k_BTKH.shape)} need tables of {wanted}; "
             f"got cos {tuple(cos_BTH.shape)}, sin {tuple(sin_BTH.shape)}"
         )
     cos, sin = cos_BTH.unsqueeze(2), sin_BTH.unsqueeze(2)
