@@ -16,6 +16,7 @@ Sources, read in November 2026; none of it was tried on hardware here:
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from portable.core.errors import CapabilityError
@@ -144,6 +145,8 @@ def _dtypes(known: _Arch) -> dict[Role, dict[str, Support]]:
 
 def _features(known: _Arch) -> tuple[Feature, ...]:
     base = (Feature.async_copy, Feature.pinned_memory, Feature.private_formats)
+    if "PORTABLE_ASCEND_SOC" not in os.environ:  # the emulator sets it
+        base = (*base, Feature.real_time)
     return (*base, Feature.graph_capture, Feature.ipc) if known.since_a2 else base
 
 

@@ -8,7 +8,7 @@ import shutil
 import torch
 
 from backends.cpu.processor import COMMUNICATOR
-from portable.device.capability import DTYPES, AttentionAbility, Capability, Role, Support
+from portable.device.capability import DTYPES, AttentionAbility, Capability, Feature, Role, Support
 
 _NATIVE, _EMULATED, _NONE = Support.native, Support.emulated, Support.none
 _ACCELERATORS_ONLY = "{name} runs on accelerators only here; use engine=native or engine=hf on a CPU"
@@ -29,6 +29,7 @@ def cpu_capability(arch: str) -> Capability:
             # The transport knows no 8-bit floats; their bytes can be moved.
             Role.collective: {**dict.fromkeys(DTYPES, _NATIVE), "fp8_e4m3": _EMULATED, "fp8_e5m2": _EMULATED},
         },
+        features=(Feature.real_time,),
         reduce_ops={
             **dict.fromkeys(("sum", "mean", "max", "min", "product"), _NATIVE),
             "premul_sum": _EMULATED,

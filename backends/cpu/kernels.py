@@ -1,6 +1,6 @@
 """Kernel rows of the CPU. Targets are text: nothing heavy is imported until a row is picked."""
 
-from portable.kernel.registry import KernelEntry
+from portable.kernel.entry import KernelEntry
 
 ENTRIES = (
     KernelEntry(

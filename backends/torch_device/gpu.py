@@ -4,7 +4,13 @@ from portable.device.capability import DTYPES, Feature, Role, Support
 
 _NATIVE, _EMULATED, _NONE = Support.native, Support.emulated, Support.none
 
-FEATURES = (Feature.async_copy, Feature.pinned_memory, Feature.graph_capture, Feature.ipc)
+FEATURES = (
+    Feature.async_copy,
+    Feature.pinned_memory,
+    Feature.graph_capture,
+    Feature.ipc,
+    Feature.real_time,
+)
 
 # torch's process group of these makers offers all; averages and pre-scaled sums are the library's own.
 REDUCE_OPS = dict.fromkeys(("sum", "mean", "max", "min", "product", "premul_sum"), _NATIVE)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from portable.core.errors import PortableError, did_you_mean
+from portable.core.registry import load_target
 
 _VERBS = {
     "run": "a whole recipe, e.g. recipe=quickstart",
@@ -20,8 +21,21 @@ _VERBS = {
     "export": "model → checked Hugging Face folder",
     "serve": "model → OpenAI-compatible server",
     "chat": "model → conversation in this terminal",
+    "verify": "kernels against float64, on this machine",
+    "bench": "kernels against the limits of this machine",
+    "trace": "record a training step, and find where other hardware departs from it",
+    "lint": "what ties Python code to one vendor",
     "doctor": "what this machine can do, and why not more",
     "emulate": "run any program on hardware that is not there",
+}
+# Verbs that are no jobs: functions of (words) that return the exit code.
+_PROGRAMS = {
+    "verify": "portable.cli.verify:run_verify",
+    "bench": "portable.cli.bench:run_bench",
+    "trace": "portable.cli.trace:run_trace",
+    "lint": "portable.cli.lint:run_lint",
+    "doctor": "portable.cli.doctor:run_doctor",
+    "emulate": "portable.cli.emulate:run_emulate",
 }
 _HELP = """usage: portable VERB [OVERRIDES] [OPTIONS]
 
@@ -75,14 +89,8 @@ def _run(verb: str, rest: list[str]) -> int:
     # A vendor's extension that loads itself into torch fails, and torch with it, where its driver is missing:
     # the chosen backend loads what it needs.
     os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
-    if verb == "doctor":
-        from portable.cli.doctor import run_doctor
-
-        return run_doctor(rest)
-    if verb == "emulate":
-        from portable.cli.emulate import run_emulate
-
-        return run_emulate(rest)
+    if verb in _PROGRAMS:
+        return load_target(_PROGRAMS[verb])(rest)
     if verb not in _VERBS:
         _complain(f"there is no verb '{verb}'.{did_you_mean(verb, _VERBS)} Verbs: {', '.join(_VERBS)}")
         return 2

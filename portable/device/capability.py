@@ -36,6 +36,7 @@ class Feature(Enum):
     graph_capture = "graph_capture"
     ipc = "ipc"  # processes share device memory by handle
     private_formats = "private_formats"  # tensors may lie in a layout that only this device reads
+    real_time = "real_time"  # what a kernel takes here it takes at work: nothing is simulated
 
 
 # Names of number formats in a record, with torch's. Configs choose among few of them: see Dtype.

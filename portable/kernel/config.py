@@ -19,10 +19,10 @@ class KernelConfig:
     """The policy by which rows are picked.
 
     ``rows`` names a row for an op, e.g. ``{attention: reference}``, for all its variants or, as in
-    ``{rms_norm__add: reference}``, for one. Of the other ops' rows that fit, those whose name matches ``order``
-    come first, in that order, then the rest by priority. ``allow`` and ``deny`` are patterns of row names, such
-    as ``npu_*``; the reference is always allowed. ``strict`` makes a named row that cannot be used an error
-    instead of a logged fallback. ``self_test`` is the examination at start-up.
+    ``{rms_norm__add: reference}``, for one. Of the other ops' rows that fit, those whose name matches
+    ``order`` come first, in that order, then the rest by priority. ``allow`` and ``deny`` are patterns of
+    row names, such as ``npu_*``; the reference is always allowed. ``strict`` makes a named row that cannot
+    be used an error instead of a logged fallback. ``self_test`` is the examination at start-up.
     """
 
     rows: dict[str, str] = field(default_factory=dict)

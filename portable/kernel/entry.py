@@ -9,7 +9,7 @@ from portable.kernel.op import OPS, STANDARD, Op, find_op
 
 Kernel = Callable[..., Any]  # each op has its own signature, written in its reference
 Constraint = Callable[[Mapping[str, Any]], str]
-"""Takes an op's facts; returns "" if the row takes them, else the reason why not, e.g. "head_dim 100 > 96"."""
+"""Takes an op's facts; returns "" if the row takes them, else why not, e.g. "head_dim 100 > 96"."""
 
 REFERENCE = "reference"
 ANY = "any"  # the backend of rows in plain torch, which fit every device
@@ -19,10 +19,11 @@ ANY = "any"  # the backend of rows in plain torch, which fit every device
 class KernelEntry:
     """One row: ``target`` implements a variant of ``op`` on ``backend`` for runs that compute in ``dtypes``.
 
-    ``name`` is what a config says to choose the row; of the rows that fit, the highest ``priority`` wins. A row
-    is called with tensors of the run's dtype and of float32, mixed, contiguous or not, of any size including
-    0: it takes them all, or ``constraint`` says no beforehand. ``tolerance`` bounds its error, as a multiple of
-    the reference's own error in that dtype. ``requires`` names packages that must be installed.
+    ``name`` is what a config says to choose the row; of the rows that fit, the highest ``priority`` wins. A
+    row is called with tensors of the run's dtype and of float32, mixed, contiguous or not, of any size
+    including 0: it takes them all, or ``constraint`` says no beforehand. ``tolerance`` bounds its error, as
+    a multiple of the reference's own error in that dtype. ``requires`` names packages that must be
+    installed.
     """
 
     op: str

@@ -1,7 +1,7 @@
 """The ops: what a kernel may be asked to compute, and where its meaning is written.
 
-An op has variants where the mathematics differ: ``rms_norm`` scales by w, its variant ``one_plus_w`` by 1 + w.
-Rows that compute the same thing by other means are not variants.
+An op has variants where the mathematics differ: ``rms_norm`` scales by w, its variant ``one_plus_w`` by 1 +
+w. Rows that compute the same thing by other means are not variants.
 """
 
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ _REFERENCE = "portable.kernel.reference"
 class Op:
     """One variant of an op; its signature, formula and source are those of ``target``.
 
-    ``facts`` are what a caller knows when it picks a kernel, e.g. the head_dim, and what rows may object to. A
-    fact that the caller leaves out has the default given here; None stands for unknown, and nobody objects.
-    ``mutates`` names the arguments that the kernel writes into.
+    ``facts`` are what a caller knows when it picks a kernel, e.g. the head_dim, and what rows may object to.
+    A fact that the caller leaves out has the default given here; None stands for unknown, and nobody
+    objects. ``mutates`` names the arguments that the kernel writes into.
     """
 
     name: str
@@ -84,17 +84,21 @@ def find_op(name: str, variant: str = STANDARD) -> Op:
     variants = {op.variant: op for op in OPS if op.name == name}
     if not variants:
         names = {op.name for op in OPS}
-        raise CapabilityError(f"no kernel computes '{name}'.{did_you_mean(name, names)} Known: {sorted(names)}")
+        raise CapabilityError(
+            f"no kernel computes '{name}'.{did_you_mean(name, names)} Known: {sorted(names)}"
+        )
     if variant not in variants:
         raise CapabilityError(f"{name} has no variant '{variant}'; it has {', '.join(sorted(variants))}")
     return variants[variant]
 
 
 def complete_facts(op: Op, given: Mapping[str, Any]) -> dict[str, Any]:  # Any: see Op.facts
-    """Return the facts of ``op`` with defaults for those not given. Raises: CapabilityError for an unknown one."""
+    """Return the facts of ``op`` with defaults for those not given. Raises: CapabilityError for an unknown
+    one."""
     for name in given:
         if name not in op.facts:
             raise CapabilityError(
-                f"{op.id} knows no fact '{name}'.{did_you_mean(name, op.facts)} Known: {', '.join(op.facts) or 'none'}"
+                f"{op.id} knows no fact '{name}'.{did_you_mean(name, op.facts)} "
+                f"Known: {', '.join(op.facts) or 'none'}"
             )
     return {**op.facts, **given}

@@ -109,16 +109,22 @@ class KernelSet:
 
     def _decide(self, op: Op, facts: Mapping[str, Any]) -> tuple[KernelEntry, Choice]:
         fitting, unfit = self._sort(op, facts)
-        passed_over = tuple(f"{row.name}: {reason}" for row, reason in unfit if row.backend in (ANY, self.backend))
+        passed_over = tuple(
+            f"{row.name}: {reason}" for row, reason in unfit if row.backend in (ANY, self.backend)
+        )
         wanted = self._named(op)
         if wanted is not None:
             named = [row for row in fitting if row.name == wanted]
             if named:
                 return named[0], Choice(op.id, wanted, "named by kernel.rows")
-            reason = "; ".join(why for row, why in unfit if row.name == wanted) or self._no_such_row(op, wanted)
+            reason = "; ".join(why for row, why in unfit if row.name == wanted) or self._no_such_row(
+                op, wanted
+            )
             if self.config.strict or not fitting:
                 raise CapabilityError(f"kernel.rows.{op.id}={wanted} cannot be used: {reason}")
-            logger.warning("kernel %s: %s cannot be used (%s); taking %s", op.id, wanted, reason, fitting[0].name)
+            logger.warning(
+                "kernel %s: %s cannot be used (%s); taking %s", op.id, wanted, reason, fitting[0].name
+            )
         if not fitting:
             raise CapabilityError(f"no row of '{op.id}' fits {self.backend} with {self.dtype}")
         best = fitting[0]
@@ -136,7 +142,7 @@ class KernelSet:
         return [row for row, reason in judged if not reason], [pair for pair in judged if pair[1]]
 
     def _place(self, row: KernelEntry) -> int:
-        """Return the place of the row in ``kernel.order``; behind all of it for a row that no pattern names."""
+        """Return the place of the row in ``kernel.order``, or behind all if no pattern names it."""
         order = self.config.order
         return next((place for place, name in enumerate(order) if fnmatchcase(row.name, name)), len(order))
 

@@ -31,8 +31,13 @@ class Attention(nn.Module):
         self.k_norm = (
             RmsNorm(config.head_dim, config.rms_norm_eps, kernels) if config.qk_norm else nn.Identity()
         )
-        self._apply_rope = kernels.pick("apply_rope")
-        self._attention = kernels.pick("attention")
+        self._rope = kernels.pick("rope", "half", head_dim=config.head_dim, rotary_dim=config.head_dim)
+        self._attention = kernels.pick(
+            "attention",
+            head_dim=config.head_dim,
+            num_heads=config.num_heads,
+            num_kv_heads=config.num_kv_heads,
+        )
 
     def forward(
         self,
@@ -46,7 +51,7 @@ class Attention(nn.Module):
         q_BTNH = self.q_norm(self.q(x_BTD).unflatten(-1, heads))
         k_BTKH = self.k_norm(self.k(x_BTD).unflatten(-1, heads))
         v_BTKH = self.v(x_BTD).unflatten(-1, heads)
-        q_BTNH, k_BTKH = self._apply_rope(q_BTNH, k_BTKH, *rotary)
+        q_BTNH, k_BTKH = self._rope(q_BTNH, k_BTKH, *rotary)
         if cache is None:
             out_BTNH = self._attention(q_BTNH, k_BTKH, v_BTKH, cu_seqlens=cu_seqlens, causal=True)
         else:

@@ -14,7 +14,7 @@ from portable.model.attention import Attention
 from portable.model.cache import KvCache
 from portable.model.config import ModelConfig
 from portable.model.mlp import Mlp
-from portable.model.norm import RmsNorm
+from portable.model.norm import AddRmsNorm, RmsNorm
 from portable.model.rope import RotaryTable
 
 
@@ -25,7 +25,7 @@ class Block(nn.Module):
         super().__init__()
         self.input_norm = RmsNorm(config.hidden_size, config.rms_norm_eps, kernels)
         self.attention = Attention(config, kernels, layer)
-        self.post_norm = RmsNorm(config.hidden_size, config.rms_norm_eps, kernels)
+        self.post_norm = AddRmsNorm(config.hidden_size, config.rms_norm_eps, kernels)
         self.mlp = Mlp(config, kernels)
 
     def forward(
@@ -36,8 +36,9 @@ class Block(nn.Module):
         cache: KvCache | None = None,
     ) -> Tensor:
         """Return the next hidden states, (B, T, D)."""
-        x_BTD = x_BTD + self.attention(self.input_norm(x_BTD), rotary, cu_seqlens, cache)
-        return x_BTD + self.mlp(self.post_norm(x_BTD))
+        mixed_BTD = self.attention(self.input_norm(x_BTD), rotary, cu_seqlens, cache)
+        normed_BTD, x_BTD = self.post_norm(mixed_BTD, x_BTD)
+        return x_BTD + self.mlp(normed_BTD)
 
 
 class Decoder(nn.Module):
@@ -57,7 +58,7 @@ class Decoder(nn.Module):
             None if config.tie_embeddings else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         )
         self._rotary = RotaryTable(config.head_dim, config.rope)
-        self._token_log_probs = kernels.pick("token_log_probs")
+        self._token_log_probs = kernels.pick("token_log_probs", vocab_size=config.vocab_size)
 
     def forward(
         self,

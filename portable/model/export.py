@@ -15,7 +15,8 @@ from portable.core.errors import ArtefactError, ConfigError
 from portable.core.record import Message
 from portable.core.storage import read_json, write_text
 from portable.core.workspace import Workspace
-from portable.kernel.registry import REFERENCE_ENTRIES, KernelSet
+from portable.kernel.entry import REFERENCE_ENTRIES
+from portable.kernel.registry import KernelSet
 from portable.model.chat import render_prompt
 from portable.model.config import ModelConfig
 from portable.model.decoder import Decoder

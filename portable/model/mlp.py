@@ -14,7 +14,7 @@ class Mlp(nn.Module):
         self.gate = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.up = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-        self._swiglu = kernels.pick("swiglu")
+        self._swiglu = kernels.pick("swiglu", size=config.intermediate_size)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Return (B, T, D)."""

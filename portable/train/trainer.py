@@ -85,7 +85,7 @@ class Trainer:
         self.module = model.to(runtime.torch_device)
         with runtime.group.naming_ranks("spreading the model"):
             self.model = runtime.strategy.wrap(self.module)
-        self.optimizer = build_optimizer(self.module, config.optim)
+        self.optimizer = build_optimizer(self.module, config.optim, runtime.kernels)
         self._checkpointer = Checkpointer(
             workspace.checkpoint_dir, config.checkpoint, runtime, self.module, self.optimizer, source
         )

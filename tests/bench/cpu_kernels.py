@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from backends.cpu.attention import attention, decode_attention
 from backends.cpu.log_prob import token_log_probs as kept_log_probs
-from portable.kernel.reference import attention as reference
+from portable.kernel.reference import decode
 from portable.kernel.reference.log_prob import token_log_probs
 
 HEADS, KV_HEADS, HEAD_DIM = 8, 4, 32
@@ -76,7 +76,7 @@ def bench_decode(rows: int, length: int) -> None:
     lengths = torch.randint(length // 2, length, (rows,))
     title = f"decode {rows} rows of up to {length} tokens"
     measure(f"{title}: row", lambda: decode_attention(q, k, v, lengths), backward=False)
-    measure(f"{title}: reference", lambda: reference.decode_attention(q, k, v, lengths), backward=False)
+    measure(f"{title}: reference", lambda: decode.decode_attention(q, k, v, lengths), backward=False)
 
 
 def bench_log_probs(tokens: int = 2048, hidden: int = 192, vocab: int = 4096) -> None:

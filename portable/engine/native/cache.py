@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from portable.kernel.registry import Kernel
+from portable.kernel.entry import Kernel
 
 
 class SlotCache:

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from portable.core.errors import PortableError
 from portable.engine.request import Request, TokenStep
+from portable.kernel.entry import Kernel
+from portable.kernel.reference.sampling import top_k_top_p
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio, odd: visits every 64-bit state
 _MASK = (1 << 64) - 1
@@ -83,10 +85,11 @@ def _mix(words: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return words ^ (words >> np.uint64(31))
 
 
-def draw(logits_NV: Tensor, rows: SamplingRows) -> list[TokenStep]:
+def draw(logits_NV: Tensor, rows: SamplingRows, cut: Kernel = top_k_top_p) -> list[TokenStep]:
     """Draw one token a row, with its log-probability under the distribution before top-k and top-p.
 
-    A greedy row (temperature 0) reports the log-probability at temperature 1.
+    ``cut`` is the kernel of top-k and top-p. A greedy row (temperature 0) reports the log-probability at
+    temperature 1.
     Raises: PortableError if the logits are not finite, as after a diverged training.
     """
     scaled_NV = logits_NV.float() / torch.where(rows.temperature_N > 0, rows.temperature_N, 1.0)[:, None]
@@ -94,9 +97,9 @@ def draw(logits_NV: Tensor, rows: SamplingRows) -> list[TokenStep]:
     if rows.any_greedy:
         tokens_N = log_probs_NV.argmax(dim=-1)
         if not rows.all_greedy:
-            tokens_N = torch.where(rows.temperature_N > 0, _sample(scaled_NV, log_probs_NV, rows), tokens_N)
+            tokens_N = torch.where(rows.temperature_N > 0, _sample(scaled_NV, rows, cut), tokens_N)
     else:
-        tokens_N = _sample(scaled_NV, log_probs_NV, rows)
+        tokens_N = _sample(scaled_NV, rows, cut)
     log_probs_N = log_probs_NV.gather(1, tokens_N[:, None])[:, 0]
     if not bool(torch.isfinite(log_probs_N).all()):
         raise PortableError(
@@ -114,14 +117,13 @@ def draw(logits_NV: Tensor, rows: SamplingRows) -> list[TokenStep]:
     ]
 
 
-def _sample(scaled_NV: Tensor, log_probs_NV: Tensor, rows: SamplingRows) -> Tensor:
-    drawn_N = _inverse_cdf(
-        torch.softmax(scaled_NV, dim=-1), rows.uniform_N
-    )  # faster than exp of the log-probs
+def _sample(scaled_NV: Tensor, rows: SamplingRows, cut: Kernel) -> Tensor:
     if rows.any_cut:
-        cut = ((rows.top_k_N > 0) | (rows.top_p_N < 1)).nonzero()[:, 0]
-        drawn_N[cut] = _draw_cut(log_probs_NV[cut], rows.top_k_N[cut], rows.top_p_N[cut], rows.uniform_N[cut])
-    return drawn_N
+        index = ((rows.top_k_N > 0) | (rows.top_p_N < 1)).nonzero()[:, 0]
+        kept = cut(scaled_NV[index], rows.top_k_N[index], rows.top_p_N[index])
+        scaled_NV = scaled_NV.index_copy(0, index, kept)
+    # Faster than exp of the log-probs.
+    return _inverse_cdf(torch.softmax(scaled_NV, dim=-1), rows.uniform_N)
 
 
 def _inverse_cdf(probs_NV: Tensor, uniform_N: Tensor) -> Tensor:
@@ -133,15 +135,3 @@ def _inverse_cdf(probs_NV: Tensor, uniform_N: Tensor) -> Tensor:
     )
     index_N = torch.searchsorted(cumulative_NV, point_N1, right=True)[:, 0]
     return index_N.clamp_(max=probs_NV.shape[1] - 1)
-
-
-def _draw_cut(log_probs_NV: Tensor, top_k_N: Tensor, top_p_N: Tensor, uniform_N: Tensor) -> Tensor:
-    """Keep the ``top_k`` best tokens, of these the fewest that together reach ``top_p``, and draw one."""
-    sorted_NV, order_NV = log_probs_NV.sort(dim=-1, descending=True, stable=True)
-    rank_V = torch.arange(sorted_NV.shape[1], device=sorted_NV.device)
-    outside_NV = (top_k_N[:, None] > 0) & (rank_V >= top_k_N[:, None])
-    probs_NV = sorted_NV.exp().masked_fill(outside_NV, 0.0)
-    probs_NV = probs_NV / probs_NV.sum(dim=-1, keepdim=True)
-    before_NV = probs_NV.cumsum(dim=-1) - probs_NV
-    probs_NV = probs_NV.masked_fill((top_p_N[:, None] < 1) & (before_NV >= top_p_N[:, None]), 0.0)
-    return order_NV.gather(1, _inverse_cdf(probs_NV, uniform_N)[:, None])[:, 0]

@@ -42,8 +42,14 @@ class Scheduler:
         self.waiting: deque[Running] = deque()
         self.running: list[Running] = []  # position in this list = slot in the cache
         self.cache = SlotCache(model.config.num_layers, torch_device)
-        self._attention = kernels.pick("attention")
-        self._decode_attention = kernels.pick("decode_attention")
+        heads = {
+            "head_dim": model.config.head_dim,
+            "num_heads": model.config.num_heads,
+            "num_kv_heads": model.config.num_kv_heads,
+        }
+        self._attention = kernels.pick("attention", **heads)
+        self._decode_attention = kernels.pick("decode_attention", **heads)
+        self._top_k_top_p = kernels.pick("top_k_top_p", vocab_size=model.config.vocab_size)
 
     @property
     def num_pending(self) -> int:
@@ -71,7 +77,7 @@ class Scheduler:
             rows = SamplingRows.of(
                 [item.request for item in touched], [len(item.steps) for item in touched], self.torch_device
             )
-            steps = draw(logits_NV, rows)
+            steps = draw(logits_NV, rows, self._top_k_top_p)
         self.model.train(was_training)
         for sequence, step in zip(touched, steps, strict=True):
             sequence.take(step)

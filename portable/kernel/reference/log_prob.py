@@ -1,4 +1,7 @@
-"""The output head and the log-softmax in one op. Shapes: N tokens, D hidden, V vocabulary."""
+"""Log-probabilities of given tokens, with the output head in the op or without.
+
+Shapes: N tokens, D hidden, V vocabulary.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from portable.core.errors import ConfigError, ShapeError
-from portable.kernel.reference.precision import accumulation_dtype
+from portable.kernel.reference.precision import accumulation_dtype, matmul_operands
 
 # Rows of logits alive at a time. On the CPU a chunk of this size stays in cache, which pays for computing the
 # logits twice: as fast as keeping them all (backends/cpu/README.md).
@@ -36,6 +39,26 @@ def token_log_probs(
     return without_ignored(_TokenLogProbs.apply, hidden, weight, targets_N, temperature)
 
 
+def gather_log_probs(logits_NV: Tensor, targets_N: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Return log p(target) of every row: log_softmax(logits / temperature)[target].
+
+    A negative target is ignored: its log p is 0 and it gives no gradient, whatever its logits. Of other rows,
+    a target whose logit is -inf has log p -inf, and a row of nothing but -inf gives nan, as torch.log_softmax
+    does.
+
+    Shapes: targets_N (N,) int64 below V; returns (N,).
+    Dtype: float32.
+    Raises: ShapeError if the inputs do not fit, ConfigError for a temperature that is not positive.
+    Source: Bridle 1990, doi:10.1007/978-3-642-76153-9_28, the softmax; its logarithm as torch.log_softmax.
+    """
+    check_logits("gather_log_probs", logits_NV, targets_N, temperature)
+    ignored_N = targets_N < 0
+    # Ignored rows are cleared before the softmax: a nan there would reach the gradients even if masked after.
+    logits = logits_NV.to(accumulation_dtype(logits_NV)).masked_fill(ignored_N[:, None], 0.0) / temperature
+    chosen = logits.log_softmax(-1).gather(-1, targets_N.clamp(min=0)[:, None]).squeeze(-1)
+    return chosen.masked_fill(ignored_N, 0.0)
+
+
 def without_ignored(
     compute: Callable[[Tensor, Tensor, Tensor, float], Tensor],
     hidden_ND: Tensor,
@@ -59,21 +82,22 @@ def check_inputs(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, temper
             f"token_log_probs: hidden {tuple(hidden_ND.shape)}, weight {tuple(weight_VD.shape)} and targets "
             f"{tuple(targets_N.shape)} must be (N, D), (V, D) and (N,)"
         )
-    if temperature <= 0:
-        raise ConfigError(
-            f"token_log_probs: temperature={temperature}; log-probabilities need a positive one"
+    _check_temperature("token_log_probs", temperature)
+
+
+def check_logits(op: str, logits_NV: Tensor, targets_N: Tensor, temperature: float = 1.0) -> None:
+    """Raise unless there is one target a row and ``temperature`` is positive."""
+    if logits_NV.ndim != 2 or targets_N.shape != logits_NV.shape[:1]:
+        raise ShapeError(
+            f"{op}: logits {tuple(logits_NV.shape)} and targets {tuple(targets_N.shape)} must be (N, V) "
+            "and (N,)"
         )
+    _check_temperature(op, temperature)
 
 
-def matmul_operands(hidden_ND: Tensor, weight_VD: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both in the format that a matmul here and now would use: autocast's, or the narrower of the
-    two."""
-    kind = hidden_ND.device.type
-    if torch.is_autocast_enabled(kind):
-        dtype = torch.get_autocast_dtype(kind)
-    else:
-        dtype = min(hidden_ND.dtype, weight_VD.dtype, key=lambda item: item.itemsize)
-    return hidden_ND.to(dtype), weight_VD.to(dtype)
+def _check_temperature(op: str, temperature: float) -> None:
+    if temperature <= 0:
+        raise ConfigError(f"{op}: temperature={temperature}; log-probabilities need a positive one")
 
 
 class _TokenLogProbs(torch.autograd.Function):

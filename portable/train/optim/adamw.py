@@ -2,32 +2,91 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import nn
 from torch import optim as torch_optim
 
+from portable.kernel.entry import Kernel
+from portable.kernel.registry import KernelSet
 from portable.train.config import AdamWConfig, MuonConfig
-from portable.train.optim.optimizer import Optimizer, embedding_names, trainable
-
-logger = logging.getLogger(__name__)
+from portable.train.optim.optimizer import Optimizer, embedding_names, local, trainable
 
 
-def build_adamw(model: nn.Module, config: AdamWConfig) -> Optimizer:
+class AdamW(torch_optim.Optimizer):
+    """AdamW by a picked kernel; the formula is ``portable/kernel/reference/adamw.py``.
+
+    The state of a parameter has the keys of torch's own AdamW: ``step``, ``exp_avg``, ``exp_avg_sq``.
+    """
+
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],  # Any: torch's groups mix parameters and numbers
+        kernel: Kernel,
+        *,
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+    ) -> None:
+        super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
+        self._adamw = kernel
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update all parameters that have a gradient."""
+        loss = None if closure is None else torch.enable_grad()(closure)()
+        for group in self.param_groups:
+            for step, held in self._by_step(group["params"]).items():
+                states = [self.state[parameter] for parameter in held]
+                self._adamw(
+                    [local(parameter) for parameter in held],
+                    [local(parameter.grad) for parameter in held],
+                    [local(state["exp_avg"]) for state in states],
+                    [local(state["exp_avg_sq"]) for state in states],
+                    step=step,
+                    lr=group["lr"],
+                    beta1=group["betas"][0],
+                    beta2=group["betas"][1],
+                    eps=group["eps"],
+                    weight_decay=group["weight_decay"],
+                )
+        return loss
+
+    def _by_step(self, parameters: list[nn.Parameter]) -> dict[int, list[nn.Parameter]]:
+        """Count this step for all parameters with a gradient; return them by the number of it, mostly one."""
+        held: dict[int, list[nn.Parameter]] = {}
+        for parameter in parameters:
+            if parameter.grad is None:
+                continue
+            state = self.state[parameter]
+            if not state:
+                # A tensor on the host, as torch keeps it: checkpoints hold tensors, and reading it never
+                # waits.
+                state["step"] = torch.tensor(0.0)
+                state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+                state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            state["step"] += 1
+            held.setdefault(int(state["step"]), []).append(parameter)
+        return held
+
+
+def build_adamw(model: nn.Module, config: AdamWConfig, kernels: KernelSet) -> Optimizer:
     """Return AdamW over the trainable parameters of ``model``."""
-    return Optimizer([adamw_over(model, trainable(model), config, config.lr, config.weight_decay)])
+    parameters = trainable(model)
+    return Optimizer([adamw_over(model, parameters, config, kernels, config.lr, config.weight_decay)])
 
 
 def adamw_over(
     model: nn.Module,
     parameters: Iterable[tuple[str, nn.Parameter]],
     config: AdamWConfig | MuonConfig,
+    kernels: KernelSet,
     lr: float,
     weight_decay: float,
-) -> torch_optim.AdamW:
-    """Return AdamW over some of the model's parameters, fused into one pass where the device can.
+) -> AdamW:
+    """Return AdamW over some of the model's parameters.
 
     Norms, biases and embeddings are not decayed: the first two are scales, not directions, and an embedding
     row that no batch touched would shrink all the same.
@@ -38,14 +97,6 @@ def adamw_over(
     for name, parameter in parameters:
         (kept if parameter.ndim < 2 or name in embeddings else decayed).append(parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    settings: dict[str, Any] = {
-        "lr": lr,
-        "betas": (config.beta1, config.beta2),
-        "eps": config.eps,
-    }  # Any: torch's kwargs
     groups = [group for group in groups if group["params"]]
-    try:
-        return torch_optim.AdamW(groups, fused=True, **settings)
-    except RuntimeError as error:
-        logger.info("AdamW is not fused on this device: %s", error)
-        return torch_optim.AdamW(groups, **settings)
+    betas = (config.beta1, config.beta2)
+    return AdamW(groups, kernels.pick("adamw"), lr=lr, betas=betas, eps=config.eps)

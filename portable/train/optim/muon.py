@@ -2,16 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 from torch import nn
 from torch import optim as torch_optim
+from torch.distributed.tensor import DTensor
 
 from portable.core.errors import ConfigError
+from portable.kernel.entry import Kernel
+from portable.kernel.reference.muon import muon_step
+from portable.kernel.registry import KernelSet
 from portable.train.config import MuonConfig
 from portable.train.optim.adamw import adamw_over
 from portable.train.optim.optimizer import Optimizer, embedding_names, trainable
 
 
-def build_muon(model: nn.Module, config: MuonConfig) -> Optimizer:
+class Muon(torch_optim.Optimizer):
+    """Muon by a picked kernel; the formula is ``portable/kernel/reference/muon.py``.
+
+    A matrix is orthogonalised as a whole, so a sharded one takes the reference: its torch operators gather.
+    """
+
+    def __init__(
+        self,
+        parameters: list[nn.Parameter],
+        kernel: Kernel,
+        *,
+        lr: float,
+        weight_decay: float,
+        momentum: float,
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self._muon_step = kernel
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update all parameters that have a gradient."""
+        loss = None if closure is None else torch.enable_grad()(closure)()
+        for group in self.param_groups:
+            settings = {name: group[name] for name in ("lr", "weight_decay", "momentum")}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, settings)
+        return loss
+
+    def _update(self, parameter: nn.Parameter, settings: dict[str, Any]) -> None:  # Any: a group's numbers
+        state, grad = self.state[parameter], parameter.grad
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        step = muon_step if isinstance(parameter, DTensor) else self._muon_step
+        step(parameter, grad, state["momentum_buffer"], **settings)
+
+
+def build_muon(model: nn.Module, config: MuonConfig, kernels: KernelSet) -> Optimizer:
     """Return Muon over the matrices inside the model's repeated blocks and AdamW over the rest.
 
     Embeddings and the head stay with AdamW: orthogonalising their update would give every token, however
@@ -19,15 +64,21 @@ def build_muon(model: nn.Module, config: MuonConfig) -> Optimizer:
     Raises: ConfigError if the model has no hidden matrix to train.
     """
     inner = {id(parameter) for parameter in _hidden_matrices(model)}
-    hidden = [(name, parameter) for name, parameter in trainable(model) if id(parameter) in inner]
+    hidden = [parameter for _, parameter in trainable(model) if id(parameter) in inner]
     rest = [(name, parameter) for name, parameter in trainable(model) if id(parameter) not in inner]
     if not hidden:
         raise ConfigError("optim=muon found no hidden matrix among the trainable parameters; use optim=adamw")
     parts: list[torch_optim.Optimizer] = [
-        torch_optim.Muon(hidden, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum)
+        Muon(
+            hidden,
+            kernels.pick("muon_step"),
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
+        )
     ]
     if rest:
-        parts.append(adamw_over(model, rest, config, config.adamw_lr, 0.0))
+        parts.append(adamw_over(model, rest, config, kernels, config.adamw_lr, 0.0))
     return Optimizer(parts)
 
 

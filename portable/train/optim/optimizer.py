@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch import optim as torch_optim
+from torch.distributed.tensor import DTensor
 
 BASE_LR = "base_lr"
 
@@ -47,6 +48,11 @@ class Optimizer:
         """Restore what ``state_dict`` returned."""
         for place, part in enumerate(self.parts):
             part.load_state_dict(state[str(place)])
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return this rank's part of a sharded tensor, in the same memory; of any other, itself."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def is_embedding(module: nn.Module) -> bool:

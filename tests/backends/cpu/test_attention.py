@@ -4,7 +4,7 @@ import torch
 from backends.cpu.attention import attention, decode_attention
 from portable.core.errors import ShapeError
 from portable.kernel.reference.attention import attention as reference
-from portable.kernel.reference.attention import decode_attention as decode_reference
+from portable.kernel.reference.decode import decode_attention as decode_reference
 
 SEGMENTS = {
     "rows": None,

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from backends.sim.kernels import ENTRIES as SIM_ENTRIES
-from portable.kernel.registry import KernelEntry
+from portable.kernel.entry import KernelEntry
 
 ENTRIES = (
     KernelEntry(

@@ -9,7 +9,8 @@ from torch import Tensor
 from portable.device.backend import Backend
 from portable.device.protocol import Device
 from portable.kernel.reference.norm import rms_norm as reference
-from portable.kernel.registry import Kernel, KernelSet
+from portable.kernel.entry import Kernel
+from portable.kernel.registry import KernelSet
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])

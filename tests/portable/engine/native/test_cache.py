@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from portable.engine.native.cache import DecodeView, PrefillView, SlotCache
-from portable.kernel.reference.attention import attention, decode_attention
+from portable.kernel.reference.attention import attention
+from portable.kernel.reference.decode import decode_attention
 
 LAYERS, HEADS, KV_HEADS, HEAD_DIM = 2, 4, 2, 8
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from portable.core.random import seed_host
+from portable.kernel.registry import KernelSet
 from portable.train.checkpoint.state import (
     apply_host_state,
     load_host_state,
@@ -21,10 +22,12 @@ from portable.train.next_token import next_token_loss
 from portable.train.optim.build import build_optimizer
 from tests.portable.train.support import RowSource, TinyModel, make_runtime, rows_to_batch
 
+KERNELS = KernelSet("cpu", "fp32")
+
 
 def stepped(config: OptimConfig, seed: int = 0, steps: int = 2):
     model = TinyModel(seed)
-    optimizer = build_optimizer(model, config)
+    optimizer = build_optimizer(model, config, KERNELS)
     for step in range(steps):
         next_token_loss(model, rows_to_batch([step])).loss.backward()
         optimizer.step()
@@ -68,14 +71,14 @@ def test_asking_for_the_state_does_not_move_the_weights():
 def test_frozen_weights_are_not_saved():
     model = TinyModel()
     model.embed.weight.requires_grad_(False)
-    saved = tensor_state(model, build_optimizer(model, AdamWConfig()))
+    saved = tensor_state(model, build_optimizer(model, AdamWConfig(), KERNELS))
     assert "embed.weight" not in saved["model"]
     assert "head.weight" in saved["model"]
 
 
 def test_the_digest_tells_models_and_optimisers_apart():
     def digest(model: TinyModel, config: OptimConfig) -> str:
-        return shape_digest(model, build_optimizer(model, config))
+        return shape_digest(model, build_optimizer(model, config, KERNELS))
 
     own = digest(TinyModel(), AdamWConfig())
     assert own == digest(TinyModel(seed=3), AdamWConfig(lr=0.5))

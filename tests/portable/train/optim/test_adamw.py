@@ -2,14 +2,17 @@ import pytest
 import torch
 from torch import optim
 
+from portable.kernel.config import KernelConfig
+from portable.kernel.registry import KernelSet
 from portable.train.config import AdamWConfig
-from portable.train.optim import adamw
 from portable.train.optim.adamw import build_adamw
 from tests.portable.train.support import TinyModel
 
+KERNELS = KernelSet("cpu", "fp32")
+
 
 def decay_of(model: TinyModel, **settings: float) -> dict[str, float]:
-    optimizer = build_adamw(model, AdamWConfig(**settings))
+    optimizer = build_adamw(model, AdamWConfig(**settings), KERNELS)
     decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     return {name: decays[id(parameter)] for name, parameter in model.named_parameters()}
 
@@ -29,7 +32,7 @@ def test_only_matrices_decay():
 def test_the_first_step_is_the_papers():
     """After one step the moments cancel: lr × (sign of the gradient + decay × weight)."""
     model = TinyModel()
-    optimizer = build_adamw(model, AdamWConfig(lr=0.01, weight_decay=0.5))
+    optimizer = build_adamw(model, AdamWConfig(lr=0.01, weight_decay=0.5), KERNELS)
     before = model.head.weight.detach().clone()
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, -2.0)
@@ -39,22 +42,21 @@ def test_the_first_step_is_the_papers():
     )
 
 
-def test_the_fused_pass_is_used_here():
-    assert build_adamw(TinyModel(), AdamWConfig()).parts[0].defaults["fused"] is True
-
-
-def test_a_device_without_it_gets_the_plain_one(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
-    plain = optim.AdamW
-
-    def picky(groups, *, fused=None, **settings):
-        if fused:
-            raise RuntimeError("`fused=True` requires all the params to be on supported devices")
-        return plain(groups, **settings)
-
-    monkeypatch.setattr(adamw.torch_optim, "AdamW", picky)
-    with caplog.at_level("INFO", logger="portable.train.optim.adamw"):
-        optimizer = build_adamw(TinyModel(), AdamWConfig())
-    assert not optimizer.parts[0].defaults["fused"]
-    assert "AdamW is not fused on this device" in caplog.text
+@pytest.mark.parametrize("row", ["reference"])
+def test_the_picked_kernel_computes_what_torch_does(row: str):
+    """Five steps, one parameter without a gradient at first, beside torch's own AdamW."""
+    ours, theirs = TinyModel(seed=3), TinyModel(seed=3)
+    kernels = KernelSet("cpu", "fp32", KernelConfig(rows={"adamw": row}))
+    optimizer = build_adamw(ours, AdamWConfig(lr=0.01, weight_decay=0.0), kernels)
+    peer = optim.AdamW(theirs.parameters(), lr=0.01, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(5):
+        for (name, own), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            grad = torch.randn(own.shape, generator=generator)
+            if step > 1 or name != "head.weight":
+                own.grad, other.grad = grad, grad.clone()
+        optimizer.step()
+        peer.step()
+    for own, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-6, atol=1e-7)
+    assert optimizer.parts[0].state[ours.head.weight]["step"] == 3

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Triton without a GPU: make .venv-triton and run the Triton kernels there through Triton's interpreter.
+#
+#   ci/triton-env.sh          make the environment, then run the tests
+#   ci/triton-env.sh setup    make the environment only
+#   ci/triton-env.sh test     run the tests only (further words go to pytest)
+#
+# On a machine with a GPU the same tests run compiled: python -m pytest -m triton_interpreter tests/backends/triton
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+VENV=.venv-triton
+PYTHON=${PYTHON:-python3.11}
+STAMP=$VENV/.installed
+# TORCH_INDEX: an index with torch's builds without CUDA, where the default one gives a CUDA build.
+
+setup() {
+    [[ $STAMP -nt pyproject.toml && $STAMP -nt ci/constraints.txt ]] && return
+    [[ -x $VENV/bin/python ]] || "$PYTHON" -m venv "$VENV"
+    local pip=("$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -c ci/constraints.txt)
+    "${pip[@]}" ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch numpy
+    "${pip[@]}" triton==3.9.0
+    "${pip[@]}" -e '.[dev]'
+    # Without what they depend on: both ask for a torch with CUDA.
+    "${pip[@]}" --no-deps liger_kernel==0.8.5 flag_gems
+    touch "$STAMP"
+}
+
+run_tests() {
+    # Read by triton.jit when a kernel's file is imported, so it is set before Python starts.
+    TRITON_INTERPRET=1 OMP_NUM_THREADS=1 TORCH_DEVICE_BACKEND_AUTOLOAD=0 \
+        "$VENV/bin/python" -m pytest -m triton_interpreter tests/backends/{triton,liger,flag_gems} "$@"
+}
+
+case ${1:-all} in
+    setup) setup ;;
+    test) shift; run_tests "$@" ;;
+    all) setup; run_tests ;;
+    *) echo "ci/triton-env.sh: '$1' is not a step; use setup, test or nothing for both" >&2; exit 2 ;;
+esac

@@ -1,0 +1,1 @@
+"""Conformance: every row answers the same questions as near to float64 as the reference does."""

@@ -1,0 +1,1 @@
+"""The questions that rows are asked, one family of ops a file."""

@@ -1,0 +1,234 @@
+"""One row asked one case: values, gradients, what it leaves alone, and how it behaves without data."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+
+from portable.core.errors import PortableError
+from portable.core.registry import load_target
+from portable.kernel.conformance.case import Case, Inputs, convert, tensors_in
+from portable.kernel.conformance.measure import Deviation, compare, gradient_sizes, output_sizes, ratio
+from portable.kernel.conformance.oracle import call, differentiate, expect, op_of
+from portable.kernel.entry import Kernel, KernelEntry
+
+_READS_DATA = (DataDependentOutputException, DynamicOutputShapeException)
+_NO_FORM = "on tensors without data, as a compiler sees it, (a torch.library operator needs a fake) it raises"
+
+
+class RowError(PortableError):
+    """A row does not keep what its entry promises. ``ratio`` is the error's, where it is one of numbers."""
+
+    def __init__(self, text: str, ratio: float = 0.0) -> None:
+        super().__init__(text)
+        self.ratio = ratio
+
+
+@contextmanager
+def blamed(what: str) -> Generator[None]:
+    """Turn whatever a row raises into a RowError that begins with ``what``."""
+    try:
+        yield
+    except RowError:
+        raise
+    except Exception as error:  # the code is somebody else's, and so are its exceptions
+        text = " ".join(str(error).split())[:400]
+        raise RowError(f"{what}: {type(error).__name__}: {text}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """``kernel``, loaded from ``entry``, and the case it is asked in ``dtype`` on ``device``."""
+
+    entry: KernelEntry
+    kernel: Kernel
+    case: Case
+    dtype: str
+    device: torch.device
+
+    def run(self) -> float:
+        """Return the largest error as a multiple of the reference's. Raises: RowError for what is wrong."""
+        if self.case.invalid:
+            self._check_complaint()
+            return 0.0
+        plain = self._answer(with_grad=False)
+        worst = self._check_outputs(plain, "without gradients")
+        with_leaves = bool(self.case.leaves)
+        if with_leaves:
+            worst = max(worst, self._check_gradients())
+        if self.entry.deterministic and self.case.repeated:
+            self._check_same_bits(plain)
+        self._check_without_data(plain)
+        return worst
+
+    def _answer(self, *, with_grad: bool, inputs: Inputs | None = None) -> list[Tensor]:
+        """Return the outputs; the inputs must come out as they went in."""
+        placed = inputs if inputs is not None else self._placed(with_grad=with_grad)
+        before = {name: [(x._version, x.detach().clone()) for x in xs] for name, xs in self._kept(placed)}
+        with torch.set_grad_enabled(with_grad), blamed("it raises"):
+            outputs = call(self.kernel, op_of(self.case), placed)
+            for x in outputs:
+                x.detach().cpu()  # what went wrong on the device shows when its values are asked for
+        for name, xs in self._kept(placed):
+            for x, (version, values) in zip(xs, before[name], strict=True):
+                if x._version != version or not _same_bits(x, values):
+                    raise RowError(f"it writes into its input {name}")
+        return outputs
+
+    def _placed(self, *, with_grad: bool) -> Inputs:
+        return self.case.place(self.case.draw_inputs(self.dtype), self.device, with_grad=with_grad)
+
+    def _kept(self, placed: Inputs) -> list[tuple[str, list[Tensor]]]:
+        mutates = op_of(self.case).mutates
+        return [(name, list(tensors_in(value))) for name, value in placed.items() if name not in mutates]
+
+    def _check_outputs(self, outputs: Sequence[Tensor], when: str) -> float:
+        known = expect(self.case, self.dtype, self.device)
+        if len(outputs) != len(known.reference.outputs):
+            raise RowError(f"it returns {len(outputs)} tensors, not {len(known.reference.outputs)}")
+        worst = 0.0
+        answers = zip(outputs, known.reference.outputs, known.truth.outputs, strict=True)
+        for index, (actual, reference, truth) in enumerate(answers):
+            what = f"output {index} {when}"
+            self._check_form(what, actual, reference)
+            sizes = output_sizes(truth, self.case.scale)
+            worst = max(
+                worst, self._judge(what, compare(actual, truth, sizes), compare(reference, truth, sizes))
+            )
+        return worst
+
+    def _check_form(self, what: str, actual: Tensor, reference: Tensor) -> None:
+        if (actual.shape, actual.dtype) != (reference.shape, reference.dtype):
+            raise RowError(
+                f"{what} is {_form(actual.shape, actual.dtype)}, not {_form(reference.shape, reference.dtype)}"
+            )
+        if actual.device.type != self.device.type:
+            raise RowError(f"{what} is on {actual.device}, not on {self.device}")
+
+    def _judge(self, what: str, actual: Deviation, reference: Deviation) -> float:
+        if actual.fault:
+            raise RowError(f"{what} {actual.fault}", actual.units)
+        found = ratio(actual, reference)
+        if not found <= self.entry.tolerance:
+            raise RowError(
+                f"{what}: {found:.3g} times the error of the reference, {self.entry.tolerance:g} is allowed; "
+                f"{actual.text}",
+                found,
+            )
+        return found
+
+    def _check_gradients(self) -> float:
+        placed = self._placed(with_grad=True)
+        outputs = self._answer(with_grad=True, inputs=placed)
+        worst = self._check_outputs(outputs, "with gradients")
+        if not self.entry.differentiable:
+            if any(x.requires_grad for x in outputs):
+                raise RowError("it says that it is not differentiable, but its result asks for gradients")
+            return worst
+        known = expect(self.case, self.dtype, self.device)
+        with blamed("its backward pass raises"):
+            found = differentiate(self.case, placed, outputs, known.cotangents)
+        names = list(self.case.leaves)
+        sizes = gradient_sizes([known.truth.gradients[name] for name in names], known.cotangents)
+        for name, size in zip(names, sizes, strict=True):
+            truth, reference, actual = (
+                answers[name] for answers in (known.truth.gradients, known.reference.gradients, found)
+            )
+            if truth is None or reference is None:
+                continue
+            if actual is None:
+                raise RowError(f"it gives no gradient to {name}")
+            what = f"the gradient of {name}"
+            if (actual.shape, actual.dtype) != (reference.shape, reference.dtype):
+                raise RowError(
+                    f"{what} is {_form(actual.shape, actual.dtype)}, not "
+                    f"{_form(reference.shape, reference.dtype)}"
+                )
+            judged = self._judge(what, compare(actual, truth, size), compare(reference, truth, size))
+            worst = max(worst, judged)
+        return worst
+
+    def _check_same_bits(self, first: Sequence[Tensor]) -> None:
+        second = self._answer(with_grad=False)
+        if not all(_same_bits(a, b) for a, b in zip(first, second, strict=True)):
+            raise RowError("it says that it is deterministic, but two calls differ")
+        if self.case.leaves and self.entry.differentiable:
+            one, two = self._gradients(), self._gradients()
+            for name, grad in one.items():
+                other = two[name]
+                if grad is not None and other is not None and not _same_bits(grad, other):
+                    raise RowError(f"it says that it is deterministic, but two gradients of {name} differ")
+
+    def _gradients(self) -> dict[str, Tensor | None]:
+        placed = self._placed(with_grad=True)
+        outputs = call(self.kernel, op_of(self.case), placed)
+        cotangents = expect(self.case, self.dtype, self.device).cotangents
+        return differentiate(self.case, placed, outputs, cotangents)
+
+    def _check_without_data(self, real: Sequence[Tensor]) -> None:
+        """Run the row as a compiler would, on tensors that have a form and no data.
+
+        A row may say that it must read data, which a compiler respects; what it may not do is fail otherwise
+        where the reference does not, or return another form.
+        """
+        try:
+            if self._forms(load_target(op_of(self.case).target)) is None:
+                return
+        except RowError:
+            return
+        forms = self._forms(self.kernel)
+        wanted = [(tuple(x.shape), x.dtype) for x in real]
+        if forms is not None and forms != wanted:
+            raise RowError(f"on tensors without data it returns {_forms(forms)}, not {_forms(wanted)}")
+
+    def _forms(self, kernel: Kernel) -> list[tuple[tuple[int, ...], torch.dtype]] | None:
+        """Return shapes and dtypes of the results for tensors without data; None if data must be read."""
+        mode = FakeTensorMode()
+        inputs = convert(self._placed(with_grad=False), mode.from_tensor)
+        try:
+            with blamed(_NO_FORM), mode, torch.no_grad():
+                outputs = call(kernel, op_of(self.case), inputs)
+        except RowError as error:
+            if isinstance(error.__cause__, _READS_DATA):
+                return None
+            raise
+        return [(tuple(x.shape), x.dtype) for x in outputs]
+
+    def _check_complaint(self) -> None:
+        wanted = self._complaint(load_target(op_of(self.case).target))
+        if wanted is None or not issubclass(wanted, PortableError):
+            raise RowError(f"the reference does not complain as it should: {wanted}")
+        found = self._complaint(self.kernel)
+        if found is not wanted:
+            what = "accepts them" if found is None else f"raises {found.__name__}"
+            raise RowError(f"for inputs that do not fit it {what}; the reference raises {wanted.__name__}")
+
+    def _complaint(self, kernel: Kernel) -> type[BaseException] | None:
+        try:
+            with blamed("it raises"):
+                call(kernel, op_of(self.case), self._placed(with_grad=False))
+        except RowError as error:
+            return type(error.__cause__)
+        return None
+
+
+def _form(shape: Sequence[int], dtype: torch.dtype) -> str:
+    return f"{tuple(shape)} {str(dtype).removeprefix('torch.')}"
+
+
+def _forms(forms: Sequence[tuple[Sequence[int], torch.dtype]]) -> str:
+    return ", ".join(_form(*form) for form in forms)
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    a, b = a.detach().cpu(), b.detach().cpu()
+    return a.shape == b.shape and a.dtype == b.dtype and bool(((a == b) | ((a != a) & (b != b))).all())
