@@ -43,7 +43,8 @@ class Use:
 
 def our_files() -> list[Path]:
     """Return the files whose calls are checked."""
-    return [*sorted((ROOT / "backends/ascend").glob("*.py")), GENERIC]
+    folder = ROOT / "backends/ascend"
+    return [*sorted(folder.glob("*.py")), *sorted(folder.glob("fused/*.py")), GENERIC]
 
 
 def uses(path: Path) -> Iterator[Use]:

@@ -1,5 +1,6 @@
 """What is known of the processor without torch."""
 
+import hashlib
 import os
 import platform
 from pathlib import Path
@@ -34,3 +35,14 @@ def num_threads() -> int:
     """Return how many threads a matmul of torch will use, as far as the environment says it."""
     given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(given) if given.isdigit() and int(given) > 0 else usable_cores()
+
+
+def instruction_set(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return a short name that two processors share only if they know the same instructions."""
+    words = [platform.machine(), platform.processor()]
+    if cpuinfo.is_file():
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+        # "flags" on x86, "Features" on Arm; the family and model decide how the compiler schedules.
+        kinds = ("flags", "Features", "model", "cpu family", "CPU part", "CPU implementer")
+        words += sorted({line.strip() for line in lines if line.startswith(kinds)})
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:12]

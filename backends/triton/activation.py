@@ -133,9 +133,9 @@ def _activate(x: tl.tensor, KIND: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
         active = x * cdf
         slope = cdf + x * tl.exp(-0.5 * x * x) * 0.3989422804014327  # 1 / sqrt(2 pi)
     else:
-        # (1 + tanh(z)) / 2 is sigmoid(2 z), which no large z can overflow.
-        twice = 1.5957691216057308 * (x + 0.044715 * x * x * x)  # 2 sqrt(2 / pi)
-        cdf = tl.sigmoid(twice)
+        # (1 + tanh(z)) / 2 is sigmoid(2 z). Beyond 30 it is 0 or 1 to the last bit, and powers of x may overflow.
+        near = tl.minimum(tl.maximum(x, -30.0), 30.0)
+        cdf = tl.sigmoid(1.5957691216057308 * (near + 0.044715 * near * near * near))  # 2 sqrt(2 / pi)
         active = x * cdf
-        slope = cdf + x * cdf * (1.0 - cdf) * 1.5957691216057308 * (1.0 + 0.134145 * x * x)
+        slope = cdf + near * cdf * (1.0 - cdf) * 1.5957691216057308 * (1.0 + 0.134145 * near * near)
     return active, slope

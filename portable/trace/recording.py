@@ -107,7 +107,9 @@ class Recording:
     def load(cls, path: Path) -> Recording:
         """Read a file. Raises: ArtefactError if it is missing, damaged, or no trace of this format."""
         if not path.is_file():
-            raise ArtefactError(f"trace {path} does not exist; make one with portable trace record … --out {path}")
+            raise ArtefactError(
+                f"trace {path} does not exist; make one with portable trace record … --out {path}"
+            )
         try:
             with explain_os_errors(path, "read"), safe_open(path, framework="pt") as file:
                 content = json.loads((file.metadata() or {})[_KEY])

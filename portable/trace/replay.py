@@ -1,46 +1,46 @@
 """One kernel call, done again by its reference: in float64, which is exact here, and in the call's own formats.
 
-Both run on the host, so that neither the device's kernels nor its operators have a say. The row may err a few
-times as much as the reference does in the same formats (its ``tolerance``), and no more: what rounding explains
-cancels out of that comparison.
+Both run on the host, so that neither the device's kernels nor its operators have a say. As in the conformance
+tests, the row may err a few times as much as the reference does in the same formats (its ``tolerance``), and no
+more: what rounding explains cancels out of that comparison.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from portable.core.registry import load_target
+from portable.kernel.conformance import measure
 from portable.kernel.entry import Kernel, KernelEntry
 from portable.kernel.op import Op
-from portable.trace.summary import map_tensors, tensors_in
+from portable.trace.arguments import map_tensors, split_arguments, tensors_in
 
 FORWARD, BACKWARD, UPDATE = "forward", "backward", "update"
 _MAX_ELEMENTS = 2**30  # of all arguments; in float64, with gradients, that is some 32 GiB of host memory
-_ROUNDING = 0.5  # no row is asked to err less than half a unit in the last place
+_LIMIT = 4.0  # the reference, too, rounds in another order on another device
 Tensors = dict[str, Tensor]
 
 
 @dataclass(slots=True)
 class KernelCall:
-    """What went into a kernel and what came out, forward and backward; tensors by their paths in the arguments.
+    """What went into a kernel and what came out, forward and backward; tensors by their paths.
 
-    ``mutates`` ops write into their arguments: there, ``args`` and ``kwargs`` are from before and ``outputs``
-    are those arguments after. ``autocast`` is the number format that autocast computed in, if it was on.
+    The first ``num_positional`` arguments were given by place. Of an op that writes into its arguments they are from
+    before the call, and ``outputs`` are what was written. ``autocast`` is the number format that autocast computed
+    in, if it was on.
     """
 
     name: str
     op: Op
     row: KernelEntry
-    args: tuple[Any, ...]  # Any: each op has its own signature
-    kwargs: Mapping[str, Any]
+    arguments: dict[str, Any]  # Any: each op has its own signature
+    num_positional: int
     autocast: torch.dtype | None = None
     outputs: Tensors = field(default_factory=dict)
     grad_outputs: Tensors = field(default_factory=dict)
@@ -50,38 +50,33 @@ class KernelCall:
     @property
     def inputs(self) -> Tensors:
         """The tensors among the arguments."""
-        return tensors_in({**dict(enumerate(self.args)), **self.kwargs})
+        return tensors_in(self.arguments)
 
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """How far a row's results are from float64, and how far the reference's are; relative 2-norms.
+    """The worst result of a row: which tensor, and how far from float64, as a multiple of the reference's error.
 
-    ``allowed`` bounds ``error``. ``reference_here`` is what the reference errs on this device, measured only
-    where the row fails.
+    ``limit`` is the largest ``ratio`` that is allowed, ``text`` the place of the worst number. ``reference_here`` is
+    the ratio of the reference on this device, measured only where the row fails.
     """
 
     phase: str
-    what: str
-    error: float
-    reference: float
-    allowed: float
+    tensor: str
+    ratio: float
+    limit: float
+    text: str
     reference_here: float | None = None
 
     @property
     def failed(self) -> bool:
         """Whether the row errs more than rounding explains."""
-        return not self.error <= self.allowed
-
-    @property
-    def ratio(self) -> float:
-        """The error as a multiple of the reference's, or of half a unit in the last place if that is more."""
-        return self.error / self.reference if self.reference else math.inf
+        return not self.ratio <= self.limit
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The verdict on one kernel call: its worst deviation in each direction, or why there is none."""
+    """The verdict on one kernel call: its worst deviation in each phase, or why there is none."""
 
     name: str
     op: str
@@ -90,41 +85,38 @@ class Replay:
     skipped: str = ""
 
     @property
-    def failed(self) -> bool:
-        """Whether the row errs more than rounding explains, in either direction."""
-        return any(deviation.failed for deviation in self.deviations)
+    def failure(self) -> Deviation | None:
+        """The first phase in which the row errs more than rounding explains."""
+        return next((deviation for deviation in self.deviations if deviation.failed), None)
 
 
-def too_large(args: object) -> str:
-    """Return "" if the call with these arguments can be repeated on the host, else why not."""
-    count = sum(tensor.numel() for tensor in tensors_in(args).values())
+def too_large(call: KernelCall) -> str:
+    """Return "" if the call can be repeated on the host, else why not."""
+    count = sum(tensor.numel() for tensor in call.inputs.values())
     if count <= _MAX_ELEMENTS:
         return ""
-    return f"its arguments hold {count:,} numbers, more than the {_MAX_ELEMENTS:,} that are repeated on the host"
+    return (
+        f"its arguments hold {count:,} numbers, more than the {_MAX_ELEMENTS:,} that are repeated on the host"
+    )
 
 
 def examine(call: KernelCall) -> Replay:
     """Repeat a call and judge its row; no tensor is kept."""
-    reason = too_large(call.inputs)
+    reason = too_large(call)
     if reason:
         return Replay(call.name, call.op.id, call.row.name, skipped=reason)
-    exact = _reference(call, torch.device("cpu"), exact=True)
-    rounded = _reference(call, torch.device("cpu"), exact=False)
-    here: _Results | None = None
+    host = torch.device("cpu")
+    truth, reference = _repeat(call, host, exact=True), _repeat(call, host, exact=False)
     worst: list[Deviation] = []
     for phase, got in _results(call).items():
-        found = [
-            _deviation(phase, path, tensor, exact[phase][path], rounded[phase][path], call.row.tolerance)
-            for path, tensor in got.items()
-            if path in exact[phase]
-        ]
-        if not found:
-            continue
-        most = max(found, key=lambda item: (item.failed, item.error / item.allowed))
-        if most.failed:
-            here = here or _reference(call, _device_of(call), exact=False)
-            most = _with_reference_here(most, here[phase][most.what], exact[phase][most.what])
-        worst.append(most)
+        limit = max(call.row.tolerance, _LIMIT)
+        found = _deviations(phase, got, truth[phase], reference[phase], call.grad_outputs, limit)
+        most = max(found, key=lambda item: item.ratio, default=None)
+        if most is not None and most.failed:
+            here = _repeat(call, got[most.tensor].device, exact=False)[phase]
+            again = _deviations(phase, here, truth[phase], reference[phase], call.grad_outputs, limit)
+            most = replace(most, reference_here=max(item.ratio for item in again))
+        worst += [] if most is None else [most]
     return Replay(call.name, call.op.id, call.row.name, tuple(worst))
 
 
@@ -139,31 +131,30 @@ def _results(call: KernelCall) -> _Results:
     if call.grad_outputs:
         inputs = call.inputs
         results[BACKWARD] = {
-            path: call.grad_inputs.get(path, torch.zeros_like(inputs[path])) for path in call.awaited
+            path: call.grad_inputs[path] if path in call.grad_inputs else torch.zeros_like(inputs[path])
+            for path in sorted(call.awaited)
         }
     return results
 
 
-def _reference(call: KernelCall, device: torch.device, *, exact: bool) -> _Results:
+def _repeat(call: KernelCall, device: torch.device, *, exact: bool) -> _Results:
     """Return the results of the op's reference, on ``device``, in float64 or in the formats of the call."""
     leaves: Tensors = {}
 
     def bring(path: str, tensor: Tensor) -> Tensor:
-        copy = tensor.detach().to(device, torch.float64 if exact and tensor.is_floating_point() else None)
-        copy = copy.clone() if call.op.mutates else copy
-        leaves[path] = copy.detach().requires_grad_(path in call.awaited)
+        dtype = torch.float64 if exact and tensor.is_floating_point() else tensor.dtype
+        copy = tensor.detach().to(device, dtype, copy=True)
+        leaves[path] = copy.requires_grad_(path in call.awaited)
         return leaves[path]
 
-    arguments = map_tensors({**dict(enumerate(call.args)), **call.kwargs}, bring)
-    args = [arguments[place] for place in range(len(call.args))]
-    kwargs = {name: arguments[name] for name in call.kwargs}
+    args, kwargs = split_arguments(map_tensors(call.arguments, bring), call.num_positional)
     reference: Kernel = load_target(call.op.target)
-    with torch.enable_grad(), _autocast(device, None if exact else call.autocast):
-        if call.op.mutates:
-            with torch.no_grad():
-                reference(*args, **kwargs)
-            return {UPDATE: {path: leaves[path] for path in call.outputs}}
-        outputs = tensors_in({"out": reference(*args, **kwargs)})
+    # Within a backward pass both are off, and gradients are asked of the reference there.
+    with torch.set_grad_enabled(not call.op.mutates), _autocast(device, None if exact else call.autocast):
+        result = reference(*args, **kwargs)
+    if call.op.mutates:
+        return {UPDATE: {path: leaves[path] for path in call.outputs}}
+    outputs = tensors_in(result)
     results = {FORWARD: {path: tensor.detach() for path, tensor in outputs.items()}}
     if call.grad_outputs:
         results[BACKWARD] = _gradients(call, leaves, outputs)
@@ -176,7 +167,7 @@ def _gradients(call: KernelCall, leaves: Tensors, outputs: Tensors) -> Tensors:
     gradients = torch.autograd.grad(
         [outputs[path] for path in paths],
         [leaves[path] for path in inputs],
-        [call.grad_outputs[path].to(outputs[path]) for path in paths],
+        [call.grad_outputs[path].to(outputs[path].device, outputs[path].dtype) for path in paths],
         allow_unused=True,
     )
     return {
@@ -185,50 +176,42 @@ def _gradients(call: KernelCall, leaves: Tensors, outputs: Tensors) -> Tensors:
     }
 
 
-def mutated_arguments(op: Op, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensors:  # Any: as KernelCall
-    """Return the tensors of the arguments that ``op`` writes into, by their paths."""
-    names = list(inspect.signature(load_target(op.target)).parameters)
-    written = {place: value for place, value in enumerate(args) if names[place] in op.mutates}
-    return tensors_in({**written, **{name: value for name, value in kwargs.items() if name in op.mutates}})
+def mutated_tensors(call: KernelCall) -> Tensors:
+    """Return the tensors that the op writes into."""
+    return tensors_in({name: value for name, value in call.arguments.items() if name in call.op.mutates})
 
 
-def _deviation(
-    phase: str, path: str, got: Tensor, exact: Tensor, rounded: Tensor, tolerance: float
-) -> Deviation:
-    format_ = rounded.dtype if rounded.is_floating_point() else torch.float32
-    reference = max(_error(rounded, exact), _ROUNDING * torch.finfo(format_).eps)
-    return Deviation(phase, path, _error(got, exact), reference, tolerance * reference)
+def _deviations(
+    phase: str, got: Tensors, truth: Tensors, reference: Tensors, cotangents: Tensors, limit: float
+) -> list[Deviation]:
+    """Compare results, tensor by tensor, with the truth, and the reference's with it."""
+    sizes: dict[str, Tensor | float]
+    if phase == BACKWARD:
+        measured = measure.gradient_sizes([truth[path] for path in got], list(cotangents.values()))
+        sizes = dict(zip(got, measured, strict=True))
+    else:
+        sizes = {path: measure.output_sizes(truth[path], _typical(truth[path])) for path in got}
+    longest = max((tensor.numel() for tensor in got.values()), default=0)
+    found: list[Deviation] = []
+    for path, tensor in got.items():
+        if tensor.shape != truth[path].shape:
+            shapes = f"its shape is {tuple(tensor.shape)} instead of {tuple(truth[path].shape)}"
+            found.append(Deviation(phase, path, math.inf, limit, shapes))
+            continue
+        own = measure.compare(tensor, truth[path], sizes[path])
+        allowed = measure.compare(reference[path], truth[path], sizes[path])
+        # The gradient of a weight is a sum over tokens, whose terms cancel: n of them may be off by sqrt(n) units.
+        terms = longest / max(tensor.numel(), 1) if phase == BACKWARD else 1.0
+        ratio = own.units / max(allowed.units, math.sqrt(terms))
+        found.append(Deviation(phase, path, ratio, limit, own.fault or own.text))
+    return found
 
 
-def _with_reference_here(deviation: Deviation, here: Tensor, exact: Tensor) -> Deviation:
-    return Deviation(
-        deviation.phase,
-        deviation.what,
-        deviation.error,
-        deviation.reference,
-        deviation.allowed,
-        _error(here, exact),
-    )
-
-
-def _error(got: Tensor, exact: Tensor) -> float:
-    """Return |got - exact| / |exact|; infinite for another shape, or infinities or NaN in other places."""
-    got, exact = got.detach().to("cpu").double(), exact.double()
-    if got.shape != exact.shape:
-        return math.inf
-    finite = torch.isfinite(exact)
-    if not torch.equal(torch.where(finite, 0.0, exact.nan_to_num(nan=0.5)), torch.where(finite, 0.0, got.nan_to_num(nan=0.5))):
-        return math.inf
-    apart = float(torch.linalg.vector_norm(torch.where(finite, got - exact, 0.0)))
-    size = float(torch.linalg.vector_norm(torch.where(finite, exact, 0.0)))
-    if math.isnan(apart):
-        return math.inf
-    return apart / size if size else (math.inf if apart else 0.0)
+def _typical(truth: Tensor) -> float:
+    """Return the root mean square of the finite numbers: the size below which no vector's error is blown up."""
+    finite = truth[truth.isfinite()].double()
+    return float(finite.square().mean().sqrt()) if finite.numel() else 0.0
 
 
 def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
-
-
-def _device_of(call: KernelCall) -> torch.device:
-    return next(iter(call.outputs.values())).device

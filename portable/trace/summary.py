@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections import deque
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-NUM_BUCKETS = 256
-_CHUNK = 2**22  # elements that are hashed at a time: the work space is a few dozen MiB
+NUM_BUCKETS = 257  # a prime: no dim of a model keeps step with it, so an error in one column meets all buckets
+_CHUNK = NUM_BUCKETS * 2**14  # elements that are added at a time; signs are kept for this many
 _MULTIPLIERS = (-0x61C8864680B583EB, -0x40A7B892E31B1A47)  # of splitmix64, as signed numbers
+_NUM_REMEMBERED = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
     """What is kept of a tensor; ``digest`` is of its bytes in row-major order.
 
-    ``norm``, ``largest`` and ``mean`` are of its finite elements; ``sketch`` is 256 sums of them, see ``sketch_of``.
+    ``norm``, ``largest`` and ``mean`` are of its finite elements, and so is ``sketch``, see ``sketch_of``.
     """
 
     shape: tuple[int, ...]
@@ -45,6 +47,27 @@ class Summary:
         }
 
 
+class Summariser:
+    """Summarises tensors, and remembers the last few: what one layer returns the next one takes.
+
+    They are kept alive meanwhile, so that no other tensor takes their place in memory.
+    """
+
+    def __init__(self) -> None:
+        self._last: deque[tuple[object, Tensor, Summary]] = deque(maxlen=_NUM_REMEMBERED)
+
+    def __call__(self, tensor: Tensor) -> Summary:
+        """Return the summary of ``tensor``."""
+        version = tensor._version  # pyright: ignore[reportPrivateUsage]  # torch has no public name for it
+        place = tensor.data_ptr(), version, tensor.dtype, tensor.shape, tensor.stride()
+        for known, _, summary in self._last:
+            if known == place:
+                return summary
+        summary = summarise(tensor)
+        self._last.append((place, tensor.detach(), summary))
+        return summary
+
+
 def summarise(tensor: Tensor) -> Summary:
     """Return the summary of ``tensor``, which may be on any device and of any layout."""
     host = tensor.detach().to("cpu").contiguous()
@@ -61,29 +84,26 @@ def summarise(tensor: Tensor) -> Summary:
         largest=0.0 if empty else float(values.abs().max()),
         mean=0.0 if empty else float(values.mean()),
         num_nonfinite=num_nonfinite,
-        digest=hashlib.blake2b(bytes_of(host), digest_size=16).hexdigest(),
+        digest=_digest(host),
         sketch=sketch_of(values),
     )
 
 
-def bytes_of(host: Tensor) -> memoryview:
-    """Return the bytes of a contiguous host tensor."""
-    return memoryview(host.flatten().view(torch.uint8).numpy())
-
-
 def sketch_of(values: Tensor) -> Tensor:
-    """Add each of the n ``values`` with a pseudo-random sign to one of 256 sums; returns these, float32.
+    """Add every 257th of the n ``values`` up, each with a pseudo-random sign; returns the 257 sums, float32.
 
     It is linear, and the norm of a sketch is that of its tensor within about 10 %. So the distance of two
-    tensors is told from their sketches alone, whichever element differs: no sample of positions could do that.
+    tensors is told from their sketches, whichever elements differ: no sample of positions could do that.
     Source: Charikar, Chen and Farach-Colton 2002, "Finding frequent items in data streams" (count sketch).
     """
     sums = torch.zeros(NUM_BUCKETS, dtype=torch.float64)
-    for start in range(0, values.numel(), _CHUNK):
+    for number, start in enumerate(range(0, values.numel(), _CHUNK)):
         chunk = values[start : start + _CHUNK]
-        hashed = _hash(torch.arange(start, start + chunk.numel()))
-        signs = ((hashed >> 40) & 1) * 2 - 1
-        sums += torch.bincount((hashed >> 20) & (NUM_BUCKETS - 1), chunk * signs, NUM_BUCKETS)
+        signed = chunk * _signs(0)[: chunk.numel()]
+        padding = -chunk.numel() % NUM_BUCKETS
+        part = torch.nn.functional.pad(signed, (0, padding)).view(-1, NUM_BUCKETS).sum(dim=0)
+        # Further chunks have the same signs but for those of their buckets.
+        sums += part if number == 0 else part * _signs(number)[:NUM_BUCKETS]
     return sums.float()
 
 
@@ -103,43 +123,25 @@ def distance(recorded: Summary, present: Summary) -> float:
     return apart / recorded.norm
 
 
-def map_tensors(
-    value: Any,  # Any: the arguments or results of any function
-    function: Callable[[str, Tensor], Tensor],
-    path: str = "",
-) -> Any:
-    """Return ``value`` with ``function(path, tensor)`` in the place of each tensor.
-
-    It looks into tuples, lists and dicts. A path is e.g. ``1.0``, the first of a pair given as second argument.
-    """
-    if isinstance(value, Tensor):
-        return function(path, value)
-    if type(value) in (tuple, list):
-        return type(value)(map_tensors(item, function, _join(path, place)) for place, item in enumerate(value))
-    if isinstance(value, Mapping):
-        return {key: map_tensors(item, function, _join(path, key)) for key, item in value.items()}
-    return value
+@cache
+def _first_signs() -> Tensor:
+    return _hashed_signs(0, _CHUNK)
 
 
-def tensors_in(value: Any) -> dict[str, Tensor]:  # Any: see map_tensors
-    """Return all tensors in ``value`` by their paths."""
-    found: dict[str, Tensor] = {}
-
-    def keep(path: str, tensor: Tensor) -> Tensor:
-        found[path] = tensor
-        return tensor
-
-    map_tensors(value, keep)
-    return found
+def _signs(number: int) -> Tensor:
+    """Return 1 or -1, int8, for each element of the first chunk, or for each bucket of a further one."""
+    return _first_signs() if number == 0 else _hashed_signs(_CHUNK + number * NUM_BUCKETS, NUM_BUCKETS)
 
 
-def _join(path: str, key: object) -> str:
-    return f"{path}.{key}" if path else str(key)
-
-
-def _hash(numbers: Tensor) -> Tensor:
-    """Mix the bits of int64 ``numbers``; the arithmetic wraps, alike on every machine."""
+def _hashed_signs(start: int, count: int) -> Tensor:
+    """Mix the bits of the int64 numbers from ``start`` on, and take one; it wraps alike on every machine."""
+    numbers = torch.arange(start, start + count)
     for multiplier in _MULTIPLIERS:
         numbers = numbers * multiplier
         numbers = numbers ^ (numbers >> 29)
-    return numbers
+    return (((numbers >> 40) & 1) * 2 - 1).to(torch.int8)
+
+
+def _digest(host: Tensor) -> str:
+    data: Any = host.flatten().view(torch.uint8).numpy()  # Any: numpy's stubs know no buffers before Python 3.12
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -7,12 +7,13 @@ from tests.architecture.tree import SourceFile, SourceTree, Violation
 STAIR = (
     {"core"},
     {"config"},
-    {"kernel", "collective", "device", "hardware"},
+    {"kernel", "collective", "device", "hardware", "lint"},
     {"parallel", "model"},
     {"train", "engine", "data", "plan"},
     {"eval"},
     {"sft", "rl", "synth"},
     {"job"},
+    {"trace"},  # runs a job up to a step and watches it, as a verb's page asks
     {"cli", "studio", "testing"},
 )
 STEP = {package: step for step, packages in enumerate(STAIR) for package in packages}

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from backends.cpu.attention import attention, decode_attention
-from backends.cpu.log_prob import token_log_probs as kept_log_probs
+from backends.cpu.kernel.attention import attention, decode_attention
+from backends.cpu.kernel.log_prob import token_log_probs as kept_log_probs
 from portable.kernel.reference import decode
 from portable.kernel.reference.log_prob import token_log_probs
 

@@ -95,7 +95,7 @@ def test_a_vendors_call_in_shared_code_is_caught(line: str, tmp_path: Path):
     ],
 )
 def test_a_call_that_torch_npu_would_not_take_is_caught(right: str, wrong: str, tmp_path: Path):
-    text = (ROOT / "backends/ascend/attention.py").read_text()
+    text = (ROOT / "backends/ascend/fused/attention.py").read_text()
     assert right in text
     for content, is_sound in ((text, True), (text.replace(right, wrong), False)):
         file = tmp_path / "attention.py"

@@ -12,6 +12,8 @@ import torch
 import torch_npu
 from torch import Tensor
 
+from portable.kernel.reference import adamw as reference
+
 
 @torch.no_grad()
 def adamw(
@@ -28,6 +30,7 @@ def adamw(
     weight_decay: float,
 ) -> None:
     """Compute ``adamw`` of the reference."""
+    reference.check_lists(params, grads, exp_avgs, exp_avg_sqs, step)
     beta1_power, beta2_power = beta1 ** (step - 1), beta2 ** (step - 1)
     for param, grad, exp_avg, exp_avg_sq in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
         if param.numel() == 0:

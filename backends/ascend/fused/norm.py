@@ -65,7 +65,7 @@ class _Norm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None, None]:
         rows, weight, rstd = ctx.saved_tensors
-        dx, d_weight = _gradients(dy, rows, 1 + weight if ctx.one_plus else weight, rstd)
+        dx, d_weight = _gradients(dy, rows, 1 + weight.float() if ctx.one_plus else weight, rstd)
         return dx, d_weight.to(weight.dtype), None, None
 
 

@@ -100,7 +100,8 @@ constexpr int64_t kLanes = 16;
 
 inline float total(const Lanes& lanes) {
   float sum = 0.0f;
-  for (int64_t i = 0; i < kLanes; ++i) sum += lanes[i];
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < kLanes; ++i) sum += reinterpret_cast<const float*>(&lanes)[i];
   return sum;
 }
 

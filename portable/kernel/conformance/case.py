@@ -1,7 +1,7 @@
 """A case: one question that every row of an op must answer as well as the reference.
 
-A case holds no numbers. ``draw_inputs`` makes them on the CPU, rounded to the run's dtype, the same at each call;
-``place`` lays them out in the memory of a device.
+A case holds no numbers. ``draw_inputs`` makes them on the CPU, rounded to the run's dtype, the same at each
+call; ``place`` lays them out in the memory of a device.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from typing import Any, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor
 
-Inputs = dict[str, Any]  # Any: tensors, lists of tensors, numbers, functions, each under its name, in call order
+Inputs = dict[
+    str, Any
+]  # Any: tensors, lists of tensors, numbers, functions, each under its name, in call order
 TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _GAP = 3  # unused values before a slice; odd, so that slices are not aligned
 
 
 class Layout(Enum):
-    """How an input lies in memory. What lies between its values is NaN, or -1 for whole numbers."""
+    """How an input lies in memory. Between its values lies NaN, or ones in every bit of whole numbers."""
 
     swapped = "swapped"  # the last two dims have changed places
     heads_first = "heads_first"  # dims 1 and 2 have changed places
@@ -77,11 +79,12 @@ class Draw:
 class Case:
     """One question to an op.
 
-    ``build`` makes the inputs in the order of the reference's parameters. ``facts`` are what a caller would know.
-    ``leaves`` names the inputs whose gradients are compared; ``layouts`` those that do not lie row by row.
-    ``scale`` is the size of numbers that the op subtracts from each other: no result can be nearer to the truth
-    than the rounding of those. An ``invalid`` case makes the reference raise a PortableError, and every row the
-    same. A ``repeated`` case is run twice to compare bits.
+    ``build`` makes the inputs in the order of the reference's parameters. ``facts`` are what a caller would
+    know. ``leaves`` names the inputs whose gradients are compared; ``layouts`` those that do not lie row by
+    row. ``scale`` is the size of numbers that the op subtracts from each other: no result can be nearer to
+    the truth than the rounding of those. An ``invalid`` case makes the reference raise a PortableError, and
+    every row the same. A ``repeated`` case is run twice to compare bits. The gradients of an
+    ``ill_conditioned`` case are differences of numbers that are much larger: they must be finite, no more.
     """
 
     op: str
@@ -94,6 +97,7 @@ class Case:
     scale: float = 0.0
     invalid: bool = False
     repeated: bool = False
+    ill_conditioned: bool = False
 
     @property
     def id(self) -> str:
@@ -109,7 +113,7 @@ class Case:
         return inputs
 
     def place(self, inputs: Inputs, device: torch.device, *, with_grad: bool = False) -> Inputs:
-        """Return fresh copies of ``inputs`` on ``device`` in the case's layouts, leaves of a graph ``with_grad``."""
+        """Return copies of ``inputs`` on ``device`` in the case's layouts, with leaves ``with_grad``."""
         placed: Inputs = {}
         for name, value in inputs.items():
             layout = self.layouts.get(name)
@@ -126,7 +130,7 @@ def convert(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
 
 
 def to_double(inputs: Inputs) -> Inputs:
-    """Return ``inputs`` with every floating number, and every floating dtype that is asked for, in float64."""
+    """Return ``inputs`` with every floating number, and every dtype that is asked for, in float64."""
 
     def widen(x: Tensor) -> Tensor:
         return x.double() if x.is_floating_point() else x
@@ -159,7 +163,7 @@ def _convert(value: Any, convert: Callable[[Tensor], Tensor]) -> Any:  # Any: se
 def _lay(x: Tensor, layout: Layout | None, device: torch.device) -> Tensor:
     """Return a copy of ``x`` on ``device`` in ``layout``. Tensors of too few dims lie row by row."""
     x = x.to(device, copy=True)
-    hole = float("nan") if x.is_floating_point() else -1
+    hole = float("nan") if x.is_floating_point() else -1 if x.dtype.is_signed else 255
     match layout:
         case Layout.swapped if x.dim() > 1:
             return x.transpose(-1, -2).contiguous().transpose(-1, -2)

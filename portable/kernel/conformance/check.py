@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import cast
 
 import torch
 
@@ -26,7 +27,10 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of one case: why it failed or was refused; the largest error as a multiple of the reference's."""
+    """What came of one case.
+
+    ``reason`` says why it failed or was refused; ``ratio`` is the largest error over the reference's.
+    """
 
     case: str
     verdict: Verdict
@@ -97,7 +101,9 @@ def _refusal(entry: KernelEntry, dtype: str, case: Case) -> str:
     """Return why the row does not take the case. Raises: RowError for an answer that says nothing."""
     facts = complete_facts(entry.spec, case.facts)
     with blamed("its constraint raises"):
-        reason: object = entry.refusal(dtype, facts)
+        reason: object = cast(
+            object, entry.refusal(dtype, facts)
+        )  # a plug-in's constraint may answer anything
     if not isinstance(reason, str) or (reason and not reason.strip()):
         raise RowError(f"its constraint answers {reason!r}; it owes a reason, or an empty text")
     return reason

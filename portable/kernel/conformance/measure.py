@@ -1,8 +1,8 @@
 """How far an answer is from the truth, in units that its number format explains.
 
-The unit is half the spacing of the format's numbers at the size of the vector that a number stands in (its last
-dim): what rounding the exact result once may cost. An error counts as a multiple of the larger of one unit and the
-worst error of the reference.
+The unit is half the spacing of the format's numbers at the size of the vector that a number stands in (its
+last dim): what rounding the exact result once may cost. An error counts as a multiple of the larger of one
+unit and the worst error of the reference.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 _NEGLIGIBLE = 1e-6  # a gradient below this part of the others is zero but for rounding
+_TERMS = 8.0  # and the terms that cancel in it may be this much larger than those others
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +27,13 @@ class Deviation:
     fault: str = ""
 
 
-def compare(actual: Tensor, truth: Tensor, size: Tensor | float) -> Deviation:
-    """Measure ``actual`` against ``truth`` (same shape) on the CPU; ``size`` is that of the numbers around each.
+def compare(
+    actual: Tensor, truth: Tensor, size: Tensor | float, kept_in: torch.dtype | None = None
+) -> Deviation:
+    """Measure ``actual`` against ``truth`` of the same shape; ``size`` is that of the numbers around each.
 
-    Whole numbers must be equal; infinities and NaN must be where the rounded truth has them.
+    The unit is that of the dtype of ``actual`` or of ``kept_in``, the coarser of the two. Whole numbers must
+    be equal; infinities and NaN must be where the rounded truth has them.
     """
     actual, truth = actual.detach().cpu(), truth.detach()
     if not actual.is_floating_point():
@@ -43,9 +47,10 @@ def compare(actual: Tensor, truth: Tensor, size: Tensor | float) -> Deviation:
             return _fault(actual, truth, wrong)
     if actual.numel() == 0:
         return Deviation(0.0)
-    limits = torch.finfo(actual.dtype)
-    finest = limits.smallest_normal * limits.eps / 2
-    unit = (torch.as_tensor(size, dtype=torch.float64) * (limits.eps / 2)).clamp(min=finest)
+    limits = [torch.finfo(dtype) for dtype in (actual.dtype, kept_in or actual.dtype)]
+    coarse = max(limits, key=lambda item: item.eps)
+    finest = limits[0].smallest_normal * limits[0].eps / 2
+    unit = (torch.as_tensor(size, dtype=torch.float64) * (coarse.eps / 2)).clamp(min=finest)
     errors = ((actual.double() - truth.double()).abs() / unit).masked_fill(special, 0.0)
     worst = int(errors.argmax())
     return Deviation(float(errors.flatten()[worst]), _at(actual, truth, worst))
@@ -66,12 +71,18 @@ def gradient_sizes(truths: Sequence[Tensor | None], cotangents: Sequence[Tensor 
     """
     own = [_largest(x) for x in truths]
     widest = max([*own, 0.0]) or max([*map(_largest, cotangents), 0.0])
-    return [size if size > _NEGLIGIBLE * widest else widest for size in own]
+    return [size if size > _NEGLIGIBLE * widest else widest * _TERMS for size in own]
 
 
-def ratio(actual: Deviation, reference: Deviation) -> float:
-    """Return the error as a multiple of the reference's, or of one unit where that is larger."""
-    return actual.units / max(reference.units, 1.0)
+def coarsest(outputs: Sequence[Tensor]) -> torch.dtype | None:
+    """Return the coarsest floating dtype of ``outputs``: what a backward pass may keep of a forward pass."""
+    dtypes = [x.dtype for x in outputs if x.is_floating_point()]
+    return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps, default=None)
+
+
+def ratio(actual: Deviation, reference: Deviation, least: float = 1.0) -> float:
+    """Return the error as a multiple of the reference's, or of ``least`` units where that is larger."""
+    return actual.units / max(reference.units, least)
 
 
 def _largest(x: Tensor | None) -> float:

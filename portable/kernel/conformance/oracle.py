@@ -1,4 +1,4 @@
-"""The answers that a row is held to: the reference's in float64 on the CPU, and its own in the row's dtype."""
+"""What a row is held to: the reference's answer in float64 on the CPU, and its answer in the row's dtype."""
 
 from __future__ import annotations
 
@@ -31,10 +31,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What is known of a case: the truth, the reference's answer in the run's dtype, the gradients that go in."""
+    """What is known of a case: the truth, the reference's answers, the gradients that go in.
+
+    ``plain`` are the reference's outputs without a graph, for which torch may take other paths.
+    """
 
     truth: Answer
     reference: Answer
+    plain: list[Tensor]
     cotangents: list[Tensor | None]
 
 
@@ -54,6 +58,8 @@ def expect(case: Case, dtype: str, device: torch.device) -> Expectation:
     inputs = case.draw_inputs(dtype)
     placed = case.place(inputs, device, with_grad=True)
     outputs = call(reference, op, placed)
+    with torch.no_grad():
+        plain = call(reference, op, case.place(inputs, device))
     precise = case.place(to_double(inputs), _CPU, with_grad=True)
     truth = call(reference, op, precise)
     for output in truth:
@@ -61,10 +67,13 @@ def expect(case: Case, dtype: str, device: torch.device) -> Expectation:
             raise CapabilityError(
                 f"{case.id}: the reference returns {output.dtype} for float64 inputs; it can be no oracle"
             )
-    cotangents = [_cotangent(case, index, *pair) for index, pair in enumerate(zip(outputs, truth, strict=True))]
+    cotangents = [
+        _cotangent(case, index, *pair) for index, pair in enumerate(zip(outputs, truth, strict=True))
+    ]
     return Expectation(
         Answer([x.detach().cpu() for x in truth], differentiate(case, precise, truth, cotangents)),
         Answer([x.detach().cpu() for x in outputs], differentiate(case, placed, outputs, cotangents)),
+        [x.cpu() for x in plain],
         cotangents,
     )
 
@@ -96,7 +105,7 @@ def differentiate(
     ]
     if not case.leaves or not roots:
         return dict.fromkeys(case.leaves)
-    found = torch.autograd.grad(
+    found: tuple[Tensor | None, ...] = torch.autograd.grad(
         [root for root, _ in roots],
         [inputs[name] for name in case.leaves],
         [cotangent for _, cotangent in roots],

@@ -42,8 +42,8 @@ def attention(
     its position; ``window``: only those less than ``window`` positions away. A query that sees nothing gives
     zeros.
 
-    ``sink_N`` is one finite logit a head that joins the softmax's denominator and nothing else, so that a
-    head can attend to nothing. ``scale`` is 1 / sqrt(H) unless given.
+    ``sink_N`` is one logit a head that joins the softmax's denominator and nothing else, so that a head can
+    attend to nothing. ``scale`` is 1 / sqrt(H) unless given.
 
     Shapes: returns (B, T, N, H).
     Dtype: that of q; products, softmax and sums in float32, also under autocast.
@@ -125,23 +125,40 @@ def attend(
     scale: float | None,
 ) -> tuple[Tensor, Tensor]:
     """Return the output and lse of queries that see the keys where ``visible``, which must broadcast to
-    (B, K, G, T, S)."""
+    (B, K, G, T, S).
+
+    With m the largest logit: out = sum of exp(l - m) v / total, lse = m + log(total), total = sum of
+    exp(l - m).
+    """
     dtype = accumulation_dtype(q_BTNH, k_BSKH, v_BSKH)
-    num_heads, num_kv_heads = q_BTNH.shape[2], k_BSKH.shape[2]
+    heads = k_BSKH.shape[2], q_BTNH.shape[2] // k_BSKH.shape[2]  # (K, G)
     scale = 1 / math.sqrt(q_BTNH.shape[3]) if scale is None else scale
-    q_BTKGH = (q_BTNH.to(dtype) * scale).unflatten(2, (num_kv_heads, num_heads // num_kv_heads))
+    q_BTKGH = (q_BTNH.to(dtype) * scale).unflatten(2, heads)
+    sink_KG1 = None if sink_N is None else sink_N.to(dtype).view(*heads, 1)
     with without_autocast(q_BTNH):
-        logits = torch.einsum("btkgh,bskh->bkgts", q_BTKGH, k_BSKH.to(dtype)).masked_fill(~visible, -math.inf)
-        # A row of -inf has a softmax of nan. The second mask makes it zeros and stops its gradient.
-        weights = logits.softmax(-1).masked_fill(~visible, 0.0)
-        out_BTNH = torch.einsum("bkgts,bskh->btkgh", weights, v_BSKH.to(dtype)).flatten(2, 3)
-    lse_BTN = logits.logsumexp(-1).permute(0, 3, 1, 2).flatten(2)
-    if sink_N is not None:
-        sink_N = sink_N.to(dtype)
-        # The keys' share of the denominator: exp(lse) / (exp(lse) + exp(sink)).
-        out_BTNH = out_BTNH * torch.sigmoid(lse_BTN - sink_N).unsqueeze(-1)
-        lse_BTN = torch.logaddexp(lse_BTN, sink_N)
-    return out_BTNH.to(q_BTNH.dtype), lse_BTN
+        logits = torch.einsum("btkgh,bskh->bkgts", q_BTKGH, k_BSKH.to(dtype))
+        logits.masked_fill_(~visible, -math.inf)
+        peak = _peak(logits, sink_KG1)
+        weights = (logits - peak.unsqueeze(-1)).exp_()
+        mixed_BTNH = torch.einsum("bkgts,bskh->btkgh", weights, v_BSKH.to(dtype)).flatten(2, 3)
+    total = weights.sum(-1)
+    if sink_KG1 is not None:
+        total = total + (sink_KG1 - peak).exp()
+    blind = total == 0
+    total = total.masked_fill(blind, 1.0)
+    lse = (peak + total.log()).masked_fill(blind, -math.inf)
+    total_BTN, lse_BTN = (x.permute(0, 3, 1, 2).flatten(2) for x in (total, lse))
+    return (mixed_BTNH / total_BTN.unsqueeze(-1)).to(q_BTNH.dtype), lse_BTN
+
+
+def _peak(logits_BKGTS: Tensor, sink_KG1: Tensor | None) -> Tensor:
+    """Return the largest logit of each query, (B, K, G, T), as a constant: it keeps exponentials in range and
+    cancels from every result. It is finite also where there is none."""
+    logits = logits_BKGTS.detach()
+    peak = logits.amax(-1) if logits.shape[-1] else logits.new_full(logits.shape[:-1], -math.inf)
+    if sink_KG1 is not None:
+        peak = peak.maximum(sink_KG1.detach())
+    return peak.clamp(min=torch.finfo(peak.dtype).min)
 
 
 def visible_pairs(

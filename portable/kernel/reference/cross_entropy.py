@@ -77,7 +77,9 @@ class _VocabParallel(torch.autograd.Function):
         row_max = reduce(own_max, "max")
         columns, inside = own_columns(targets, vocab_start, logits.shape[1])
         own_sum = (logits - row_max[:, None]).exp_().sum(-1)
-        log_norms, chosen = join_sums(own_sum, own_logit(logits, columns, inside), row_max, reduce)
+        own_sums = torch.stack((own_sum, own_logit(logits, columns, inside)))
+        total, chosen = reduce(own_sums, "sum").unbind()
+        log_norms = total.log() + row_max
         ctx.z_loss = z_loss
         ctx.save_for_backward(logits_NV, targets, columns, inside, log_norms)
         losses = log_norms - chosen
@@ -99,8 +101,10 @@ def own_columns(targets: Tensor, vocab_start: int, num_columns: int) -> tuple[Te
     """Return the column of each target among ``num_columns`` of a rank, and whether this rank has it.
 
     The column is 0 where another rank has it.
-    """ columns = targets - vocab_start inside = (targets >= 0) & (columns >= 0) &
-    (columns < num_columns) return columns.masked_fill(~inside, 0), inside
+    """
+    columns = targets - vocab_start
+    inside = (targets >= 0) & (columns >= 0) & (columns < num_columns)
+    return columns.masked_fill(~inside, 0), inside
 
 
 def own_logit(logits: Tensor, columns: Tensor, inside: Tensor) -> Tensor:
@@ -108,12 +112,6 @@ def own_logit(logits: Tensor, columns: Tensor, inside: Tensor) -> Tensor:
     if not logits.shape[1]:
         return logits.new_zeros(columns.shape)
     return logits.gather(-1, columns[:, None]).squeeze(-1).masked_fill_(~inside, 0.0)
-
-
-def join_sums(own_sum: Tensor, own_target: Tensor, row_max: Tensor, reduce: Reduce) -> tuple[Tensor, Tensor]:
-    """Return the log-sum-exp and the target's logit of every row, over all ranks."""
-    total, chosen = reduce(torch.stack((own_sum, own_target)), "sum").unbind(0)
-    return total.log() + row_max, chosen
 
 
 def logits_grad(

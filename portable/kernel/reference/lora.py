@@ -41,6 +41,6 @@ def check_matrices(x: Tensor, weight: Tensor, a: Tensor, b: Tensor, bias: Tensor
     if not shapes_fit:
         raise ShapeError(
             f"lora_linear: x {tuple(x.shape)}, weight {tuple(weight.shape)}, A {tuple(a.shape)}, "
-            f"B {tuple(b.shape)}, bias {None if bias is None else tuple(bias.shape)} must be (..., I), (O, I), "
-            "(R, I), (O, R), (O,)"
+            f"B {tuple(b.shape)}, bias {None if bias is None else tuple(bias.shape)} must be "
+            "(..., I), (O, I), (R, I), (O, R), (O,)"
         )

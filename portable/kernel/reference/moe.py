@@ -69,15 +69,24 @@ def moe_permute(x_ND: Tensor, experts_NK: Tensor, num_experts: int) -> tuple[Ten
     Source: Gale et al. 2022, arXiv:2211.15841, section 5.2, without padding.
     """
     check_choices(x_ND, experts_NK)
-    flat_M = experts_NK.flatten()
-    order_M = flat_M.argsort(stable=True)
-    places_M = torch.arange(flat_M.numel(), device=flat_M.device)
-    slots_M = torch.empty_like(flat_M).scatter_(0, order_M, places_M)
-    counts_E = flat_M.new_zeros(num_experts).scatter_add_(0, flat_M, torch.ones_like(flat_M))
+    order_M, slots_NK = sort_choices(experts_NK)
     # Copies are made before they are ordered: autograd then adds a token's K gradients in one sum, rounded
     # once.
     copies_MD = x_ND.unsqueeze(1).expand(-1, experts_NK.shape[1], -1).flatten(0, 1)
-    return copies_MD[order_M], slots_M.view(experts_NK.shape), counts_E
+    return copies_MD[order_M], slots_NK, count_rows(experts_NK, num_experts)
+
+
+def sort_choices(experts_NK: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the choices n * K + k in the order of their experts (M,), and each one's place there (N, K)."""
+    order_M = experts_NK.flatten().argsort(stable=True)
+    places_M = torch.arange(order_M.numel(), device=order_M.device)
+    return order_M, torch.empty_like(order_M).scatter_(0, order_M, places_M).view(experts_NK.shape)
+
+
+def count_rows(experts_NK: Tensor, num_experts: int) -> Tensor:
+    """Return how many choices fell on each expert, (E,) int64."""
+    flat_M = experts_NK.flatten()
+    return flat_M.new_zeros(num_experts).scatter_add_(0, flat_M, torch.ones_like(flat_M))
 
 
 def moe_unpermute(y_MD: Tensor, slots_NK: Tensor, weights_NK: Tensor) -> Tensor:

@@ -183,7 +183,7 @@ def nf4_dequantize(
     nibbles = torch.stack((codes >> 4, codes & 15), dim=-1).flatten()[: math.prod(shape)]
     values = torch.tensor(NF4_CODE_BOOK, dtype=torch.float32, device=codes.device).to(wide)[nibbles.long()]
     blocks = torch.arange(len(values), device=codes.device) // block_size
-    return (values * absmax.to(wide)[blocks]).to(dtype).view(*shape)
+    return (values * absmax.to(wide)[blocks]).to(dtype).reshape(tuple(shape))
 
 
 def quantize_nf4(weight: Tensor, block_size: int) -> tuple[Tensor, Tensor]:

@@ -76,7 +76,7 @@ def save_host_state(path: Path, source: BatchSource, device: Device, counters: d
 def load_host_state(path: Path) -> dict[str, Any]:  # Any: what the source and the generators call their state
     """Read what ``save_host_state`` wrote; only plain values and tensors are accepted."""
     with explain_os_errors(path, "read"):
-        return torch.load(path, weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def apply_host_state(state: dict[str, Any], source: BatchSource, device: Device, *, same_rank: bool) -> None:

@@ -116,7 +116,7 @@ def test_the_record_survives_json():
 
 
 def test_the_largest_head_dim_is_attended_with():
-    from backends.cpu.attention import attention
+    from backends.cpu.kernel.attention import attention
     from portable.kernel.reference.attention import attention as reference
 
     head_dim = cpu_capability("any").attention.max_head_dim

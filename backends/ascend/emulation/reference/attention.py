@@ -19,6 +19,8 @@ from backends.ascend.emulation.reference.registry import Rejected
 
 _LANES = 8  # the kernel stores each row statistic eight times
 _MAX_HEAD_DIM = 768
+_MAX_HEADS = 256
+_MAX_SEQUENCES = 1024  # packed in one call
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _OFFSETS_PER_CALL = 12
 # From (batch, head, token, dim) to a layout and back, where heads have a dim of their own.
@@ -40,6 +42,7 @@ class Call:
     query_ends: list[int] | None
     key_ends: list[int] | None
     softmax_layout: str
+    sink: Tensor | None = None  # (N,): one more score of every query, whose value is zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +80,12 @@ def attend(
         maximum = (
             scores.amax(-1, keepdim=True) if scores.shape[-1] else scores.new_zeros(*scores.shape[:-1], 1)
         )
+        if call.sink is not None:
+            maximum = torch.maximum(maximum, _sink(call))
         weights = (scores - maximum).exp().masked_fill(scores == -torch.inf, 0.0)
         total = weights.sum(-1, keepdim=True)
+        if call.sink is not None:
+            total = total + (_sink(call) - maximum).exp()
         weights = weights / total.masked_fill(total == 0, 1.0)
         dropped = weights if sequence.keep is None else weights * sequence.keep
         outputs.append((dropped @ sequence.value).to(query.dtype))
@@ -93,8 +100,8 @@ def attend_backward(
     keeps: list[Tensor] | None,
     saved: tuple[Tensor | None, Tensor | None, Tensor | None],
     dy: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Return the gradients of query, key, value, pse from the saved (row maxima, row sums, output).
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Return the gradients of query, key, value, pse, sink from the saved (row maxima, row sums, output).
 
     The statistics may be of more keys than are given here: ring attention passes those of all ranks.
     """
@@ -104,7 +111,7 @@ def attend_backward(
         raise Rejected(f"{call.op}: softmax_max, softmax_sum and attention_in of the forward call are needed")
     maxima, sums = (split_statistics(call, x) for x in saved[:2])
     outputs, gradients = split(call, saved[2], call.head_num), split(call, dy, call.head_num)
-    results: list[list[Tensor]] = [[], [], [], []]
+    results: list[list[Tensor]] = [[], [], [], [], []]
     groups = key_heads(call, query, key)
     pieces = zip(sequences(call, query, key, value, keeps), maxima, sums, outputs, gradients, strict=True)
     for sequence, maximum, total, output, gradient in pieces:
@@ -116,17 +123,26 @@ def attend_backward(
         dropped = weights
         if sequence.keep is not None:
             dropped, d_weights = weights * sequence.keep, d_weights * sequence.keep
-        d_scores = weights * (d_weights - (gradient * output).sum(-1, keepdim=True))
+        share = (gradient * output).sum(-1, keepdim=True)
+        d_scores = weights * (d_weights - share)
         d_products = d_scores * call.scale
         results[0].append(d_products @ sequence.key)
         results[1].append(sum_groups(d_products.mT @ sequence.query, groups))
         results[2].append(sum_groups(dropped.mT @ gradient, groups))
         results[3].append(d_products if call.pse_first else d_scores)
+        if call.sink is not None:
+            results[4].append(-((_sink(call) - maximum).exp() / total * share).sum((1, 2)))
     d_query, d_key, d_value = (join(call, parts) for parts in results[:3])
     d_pse = (
         None if call.pse is None else torch.stack(results[3]).sum_to_size(call.pse.shape).to(call.pse.dtype)
     )
-    return d_query.to(query.dtype), d_key.to(key.dtype), d_value.to(value.dtype), d_pse
+    d_sink = None if call.sink is None else torch.stack(results[4]).sum(0).to(call.sink.dtype)
+    return d_query.to(query.dtype), d_key.to(key.dtype), d_value.to(value.dtype), d_pse, d_sink
+
+
+def _sink(call: Call) -> Tensor:
+    """The sink as (N, 1, 1)."""
+    return call.sink.float()[:, None, None]
 
 
 # Layouts
@@ -154,6 +170,14 @@ def check_inputs(call: Call, query: Tensor, key: Tensor, value: Tensor) -> None:
         )
     if not 1 <= head_dim <= _MAX_HEAD_DIM:
         raise Rejected(f"{call.op}: head_dim={head_dim}; the kernel takes 1 to {_MAX_HEAD_DIM}")
+    if not 1 <= num_heads <= _MAX_HEADS:
+        raise Rejected(f"{call.op}: {num_heads} query heads; the kernel takes 1 to {_MAX_HEADS}")
+    if len(call.query_ends or []) > _MAX_SEQUENCES:
+        raise Rejected(f"{call.op}: {len(call.query_ends or [])} sequences; the kernel takes {_MAX_SEQUENCES}")
+    if call.sink is not None and (call.sink.shape != (num_heads,) or call.sink.dtype != torch.float32):
+        raise Rejected(
+            f"{call.op}: sink {tuple(call.sink.shape)} {call.sink.dtype} must be ({num_heads},) in float32"
+        )
 
 
 def head_shape(call: Call, x: Tensor, num_heads: int) -> tuple[int, int]:

@@ -34,6 +34,7 @@ def make_call(
     ends: tuple[list[int] | Tensor | None, list[int] | Tensor | None],
     sparse_mode: int,
     softmax_layout: str,
+    sink: Tensor | None,
     pse_type: int = 1,
 ) -> Call:
     """Collect the arguments and check the mask."""
@@ -57,6 +58,7 @@ def make_call(
         query_ends=query_ends if packed else None,
         key_ends=key_ends if packed else None,
         softmax_layout=softmax_layout,
+        sink=sink,
     )
 
 
@@ -99,7 +101,7 @@ def npu_fusion_attention(
     offset: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, int, int, int]:
     """Version 1."""
-    cover_only("npu_fusion_attention", padding_mask=padding_mask, sink=sink, dropout_mask=dropout_mask)
+    cover_only("npu_fusion_attention", padding_mask=padding_mask, dropout_mask=dropout_mask)
     call = make_call(
         "npu_fusion_attention",
         head_num,
@@ -113,6 +115,7 @@ def npu_fusion_attention(
         ends=(actual_seq_qlen, actual_seq_kvlen),
         sparse_mode=sparse_mode,
         softmax_layout=softmax_layout,
+        sink=sink,
     )
     return forward(call, query, key, value)
 
@@ -151,7 +154,7 @@ def npu_fusion_attention_grad(
     sink: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of query, key, value, pse, sink for version 1."""
-    cover_only("npu_fusion_attention_grad", padding_mask=padding_mask, sink=sink)
+    cover_only("npu_fusion_attention_grad", padding_mask=padding_mask)
     call = make_call(
         "npu_fusion_attention_grad",
         head_num,
@@ -165,12 +168,13 @@ def npu_fusion_attention_grad(
         ends=(actual_seq_qlen, actual_seq_kvlen),
         sparse_mode=sparse_mode,
         softmax_layout=softmax_layout,
+        sink=sink,
     )
     keeps = draw_keeps(call, query, key, seed, offset)
     gradients = attend_backward(
         call, (query, key, value), keeps, (softmax_max, softmax_sum, attention_in), dy
     )
-    return *gradients, None
+    return gradients
 
 
 @reference("npu::npu_fusion_attention_v2")
@@ -210,7 +214,6 @@ def npu_fusion_attention_v2(
     cover_only(
         "npu_fusion_attention_v2",
         padding_mask=padding_mask,
-        sink=sink,
         query_rope=query_rope,
         key_rope=key_rope,
         q_start_idx=q_start_idx,
@@ -230,6 +233,7 @@ def npu_fusion_attention_v2(
         ends=(actual_seq_qlen, actual_seq_kvlen),
         sparse_mode=sparse_mode,
         softmax_layout=softmax_layout,
+        sink=sink,
         pse_type=pse_type,
     )
     return forward(call, query, key, value)
@@ -277,7 +281,6 @@ def npu_fusion_attention_grad_v2(
     cover_only(
         "npu_fusion_attention_grad_v2",
         padding_mask=padding_mask,
-        sink=sink,
         query_rope=query_rope,
         key_rope=key_rope,
         q_start_idx=q_start_idx,
@@ -296,13 +299,15 @@ def npu_fusion_attention_grad_v2(
         ends=(actual_seq_qlen, actual_seq_kvlen),
         sparse_mode=sparse_mode,
         softmax_layout=softmax_layout,
+        sink=sink,
         pse_type=pse_type,
     )
     keeps = draw_keeps(call, query, key, seed, offset)
     gradients = attend_backward(
         call, (query, key, value), keeps, (softmax_max, softmax_sum, attention_in), dy
     )
-    return *gradients, None, None, None
+    *others, d_sink = gradients
+    return *others, None, None, d_sink
 
 
 @reference("npu::npu_fusion_attention_v3")
@@ -330,7 +335,7 @@ def npu_fusion_attention_v3(
     sink: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Version 3, which scaled_dot_product_attention runs on this device."""
-    cover_only("npu_fusion_attention_v3", padding_mask=padding_mask, sink=sink)
+    cover_only("npu_fusion_attention_v3", padding_mask=padding_mask)
     call = make_call(
         "npu_fusion_attention_v3",
         head_num,
@@ -344,6 +349,7 @@ def npu_fusion_attention_v3(
         ends=(actual_seq_qlen, actual_seq_kvlen),
         sparse_mode=sparse_mode,
         softmax_layout=softmax_layout,
+        sink=sink,
     )
     out, maximum, total, reserved, seed, offset, _ = forward(call, query, key, value)
     state = torch.tensor([seed, offset], device=query.device)
@@ -383,7 +389,7 @@ def npu_fusion_attention_grad_v3(
     sink: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of query, key, value, pse, sink for version 3."""
-    cover_only("npu_fusion_attention_grad_v3", padding_mask=padding_mask, sink=sink)
+    cover_only("npu_fusion_attention_grad_v3", padding_mask=padding_mask)
     call = make_call(
         "npu_fusion_attention_grad_v3",
         head_num,
@@ -397,10 +403,11 @@ def npu_fusion_attention_grad_v3(
         ends=(actual_seq_qlen, actual_seq_kvlen),
         sparse_mode=sparse_mode,
         softmax_layout=softmax_layout,
+        sink=sink,
     )
     state = (0, 0) if seed is None or offset is None else (int(seed), int(offset))
     keeps = draw_keeps(call, query, key, *state)
     gradients = attend_backward(
         call, (query, key, value), keeps, (softmax_max, softmax_sum, attention_in), dy
     )
-    return *gradients, None
+    return gradients

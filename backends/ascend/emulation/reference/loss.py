@@ -12,6 +12,7 @@ from torch import Tensor
 from backends.ascend.emulation.reference.registry import NotEmulated, Rejected, reference
 
 _MEAN = 1
+_MAX_ROWS = 200_000
 
 
 def _share(grad_output: Tensor, num_elements: int, reduction: int) -> Tensor:
@@ -95,6 +96,12 @@ def npu_cross_entropy_loss(
         raise NotEmulated("npu_cross_entropy_loss: the z loss is documented as not supported yet")
     if input.dim() != 2 or target.dim() != 1:
         raise Rejected(f"npu_cross_entropy_loss: input {tuple(input.shape)} must be [N, C] and target [N]")
+    if not 0 < input.shape[0] <= _MAX_ROWS:
+        raise Rejected(f"npu_cross_entropy_loss: {input.shape[0]} rows; it takes 1 to {_MAX_ROWS}")
+    # A negative ignore_index ignores nothing; then every target must be a class.
+    outside = (target < 0) | (target >= input.shape[1])
+    if bool((outside & (target != ignore_index) if ignore_index >= 0 else outside).any()):
+        raise Rejected(f"npu_cross_entropy_loss: targets must lie in [0, {input.shape[1]})")
     loss = F.cross_entropy(
         input.float(),
         target,

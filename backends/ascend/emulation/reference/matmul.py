@@ -11,8 +11,9 @@ from torch import Tensor
 
 from backends.ascend.emulation.reference.registry import NotEmulated, Rejected, cover_only, reference
 
-_BY_ROWS = 0  # group_type
+_BY_ROWS, _BY_INNER = 0, 2  # group_type
 _NO_GROUPS = -1
+_MAX_GROUPS = 1024
 _CUMULATIVE, _COUNTS = 0, 1  # group_list_type
 _ONE_OUTPUT = (2, 3)  # split_item
 _FLOATS = {5: torch.float16, 6: torch.float32, 15: torch.bfloat16}  # torch's numbers of dtypes
@@ -134,6 +135,36 @@ def npu_grouped_matmul(
     return _grouped(x, weight, bias, _ends(op, group_list, group_list_type), split_item or 0)
 
 
+@reference("npu::npu_grouped_matmul_add")
+def npu_grouped_matmul_add(
+    input: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    group_list: Tensor,
+    *,
+    transpose_x: bool = True,
+    transpose_weight: bool = False,
+    group_type: int = 2,
+    group_list_type: int | None = 0,
+) -> Tensor:
+    """Return input + x.T @ weight of each group of rows; input is (E, K, N), x (M, K), weight (M, N)."""
+    op = "npu_grouped_matmul_add"
+    if not transpose_x or transpose_weight or group_type != _BY_INNER:
+        raise Rejected(f"{op}: only transpose_x=True, transpose_weight=False, group_type=2 are supported")
+    if x.dtype not in (torch.float16, torch.bfloat16) or x.dtype != weight.dtype or input.dtype != torch.float32:
+        raise Rejected(
+            f"{op}: x and weight must be float16 or bfloat16 alike and input float32; got {x.dtype}, "
+            f"{weight.dtype}, {input.dtype}"
+        )
+    if group_list_type != _CUMULATIVE:
+        raise NotEmulated(f"{op}: the emulator covers ends as group_list; older kernels take nothing else")
+    ends = _ends(op, group_list, _CUMULATIVE) or []
+    if len(ends) != input.shape[0] or len(ends) > _MAX_GROUPS or ends[-1] > x.shape[0]:
+        raise Rejected(f"{op}: group_list {ends} must be {input.shape[0]} ends up to {x.shape[0]}")
+    groups = zip([0, *ends], ends, strict=False)
+    return input + torch.stack([x[start:end].float().T @ weight[start:end].float() for start, end in groups])
+
+
 @reference("npu::npu_dynamic_quant")
 def npu_dynamic_quant(
     input: Tensor,
@@ -149,6 +180,8 @@ def npu_dynamic_quant(
     cover_only(op, group_index=group_index, dst_type_max=dst_type_max or None)
     if dst_type not in (None, _INT8) or quant_mode != "pertoken":
         raise NotEmulated(f"{op}: the emulator covers int8 and quant_mode pertoken")
+    if input.dtype not in (torch.float16, torch.bfloat16) or input.dim() < 2:
+        raise Rejected(f"{op}: {input.dtype} of {input.dim()} dims; it takes float16 and bfloat16 of at least 2")
     x = input.float() if smooth_scales is None else input.float() * smooth_scales.float()
     scale = x.abs().amax(-1) / _INT8_MAX
     divisor = scale.masked_fill(scale == 0, 1.0).unsqueeze(-1)

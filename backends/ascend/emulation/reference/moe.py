@@ -11,18 +11,104 @@ from torch import Tensor
 
 from backends.ascend.emulation.reference.registry import NotEmulated, Rejected, cover_only, reference
 
+_MAX_CHOICES = 1024
+_MIN_GROUP, _MAX_EXPERTS = 2, 2048
+
 
 @reference("npu::npu_moe_gating_top_k_softmax")
 def npu_moe_gating_top_k_softmax(
     x: Tensor, finished: Tensor | None = None, k: int = 1
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the k largest of softmax(x), their experts, and the number of each (row, choice)."""
-    cover_only("npu_moe_gating_top_k_softmax", finished=finished)
-    values, experts = x.float().softmax(-1).topk(k, -1)
+    op = "npu_moe_gating_top_k_softmax"
+    cover_only(op, finished=finished)
+    _check_gate(op, x, (2, 3), k, _MAX_CHOICES)
+    values, experts = _largest(x.float().softmax(-1), k)
     num_rows = experts.numel() // k
     # Choices of one rank lie together: row r, choice c has number c * rows + r.
     row_idx = torch.arange(num_rows * k, dtype=torch.int32, device=x.device).view(k, num_rows).T
     return values.to(x.dtype), experts.int(), row_idx.reshape(experts.shape).contiguous()
+
+
+@reference("npu::npu_moe_gating_top_k_softmax_v2")
+def npu_moe_gating_top_k_softmax_v2(
+    x: Tensor,
+    *,
+    k: int = 1,
+    finished: Tensor | None = None,
+    renorm: int | None = 0,
+    output_softmax: bool | None = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the k largest of softmax(x), or with ``renorm`` the softmax of the k largest, their experts, and on
+    request softmax(x)."""
+    op = "npu_moe_gating_top_k_softmax_v2"
+    cover_only(op, finished=finished)
+    _check_gate(op, x, (2, 3), k, _MAX_CHOICES)
+    if renorm not in (None, 0, 1):
+        raise Rejected(f"{op}: renorm={renorm}; use 0 or 1")
+    probabilities = x.float().softmax(-1)
+    if renorm:
+        values, experts = _largest(x.float(), k)
+        values = values.softmax(-1)
+    else:
+        values, experts = _largest(probabilities, k)
+    shown = probabilities if output_softmax and not renorm else probabilities.new_empty(0)
+    return values.to(x.dtype), experts.int(), shown
+
+
+@reference("npu::npu_moe_gating_top_k")
+def npu_moe_gating_top_k(
+    x: Tensor,
+    k: int,
+    *,
+    bias: Tensor | None = None,
+    input_ids: Tensor | None = None,
+    tid2eid: Tensor | None = None,
+    k_group: int = 1,
+    group_count: int = 1,
+    group_select_mode: int = 0,
+    renorm: int = 0,
+    norm_type: int = 0,
+    out_flag: bool = False,
+    routed_scaling_factor: float = 1.0,
+    eps: float = 1e-20,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the weights of the k experts with the largest norm(x) + bias, the experts, and norm(x) on request.
+
+    The norm is sigmoid (``norm_type`` 1) or softmax (0). Weights are norm(x) of the chosen, for sigmoid as shares
+    of their sum, times ``routed_scaling_factor``.
+    """
+    op = "npu_moe_gating_top_k"
+    cover_only(op, input_ids=input_ids, tid2eid=tid2eid)
+    if (k_group, group_count) != (1, 1):
+        raise NotEmulated(f"{op}: the emulator covers one group of experts")
+    if renorm or norm_type not in (0, 1):
+        raise Rejected(f"{op}: renorm={renorm}, norm_type={norm_type}; use renorm 0 and norm_type 0 or 1")
+    _check_gate(op, x, (2,), k, x.shape[-1])
+    if not _MIN_GROUP < x.shape[-1] <= _MAX_EXPERTS:
+        raise Rejected(f"{op}: {x.shape[-1]} experts; a group needs more than 2, and all 2048 or fewer")
+    if bias is not None and (bias.dtype != x.dtype or bias.shape != x.shape[-1:]):
+        raise Rejected(f"{op}: bias must be (experts,) in the number format of x")
+    norm = x.float().sigmoid() if norm_type else x.float().softmax(-1)
+    _, experts = _largest(norm if bias is None else norm + bias.float(), k)
+    weights = norm.gather(-1, experts)
+    if norm_type:
+        weights = weights / (weights.sum(-1, keepdim=True) + eps)
+    weights = weights * routed_scaling_factor
+    return weights.to(x.dtype), experts.int(), norm if out_flag else norm.new_empty(0)
+
+
+def _largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k largest of each row and where they are; of equal ones the first, which is an assumption."""
+    ordered, where = values.sort(dim=-1, descending=True, stable=True)
+    return ordered[..., :k], where[..., :k]
+
+
+def _check_gate(op: str, x: Tensor, ranks: tuple[int, ...], k: int, most: int) -> None:
+    if x.dim() not in ranks or x.numel() == 0:
+        raise Rejected(f"{op}: x {tuple(x.shape)} must have {' or '.join(map(str, ranks))} dims, none of them 0")
+    if not 0 < k <= min(x.shape[-1], most):
+        raise Rejected(f"{op}: k={k} of {x.shape[-1]} experts; it takes 1 to that, and no more than {most}")
 
 
 @reference("npu::npu_moe_compute_expert_tokens")

@@ -21,6 +21,12 @@ def _dims(op: str, x: Tensor, gamma: Tensor) -> tuple[int, ...]:
     return tuple(range(x.dim() - gamma.dim(), x.dim()))
 
 
+def _check_formats(op: str, *tensors: Tensor) -> None:
+    formats = [str(x.dtype) for x in tensors]
+    if len(set(formats)) > 1:
+        raise Rejected(f"{op}: the inputs must have one number format; got {', '.join(formats)}")
+
+
 def _leading(x: Tensor, gamma: Tensor) -> tuple[int, ...]:
     return tuple(range(x.dim() - gamma.dim()))
 
@@ -28,14 +34,20 @@ def _leading(x: Tensor, gamma: Tensor) -> tuple[int, ...]:
 @reference("npu::npu_rms_norm")
 def npu_rms_norm(input: Tensor, gamma: Tensor, epsilon: float = 1e-6) -> tuple[Tensor, Tensor]:
     """Return input / rms * gamma, and 1 / rms."""
-    x = input.float()
-    rstd = (x.square().mean(_dims("npu_rms_norm", input, gamma), keepdim=True) + epsilon).rsqrt()
-    return (x * rstd * gamma.float()).to(input.dtype), rstd
+    _check_formats("npu_rms_norm", input, gamma)
+    return _scaled(input, gamma, epsilon, "npu_rms_norm")
+
+
+def _scaled(x: Tensor, gamma: Tensor, epsilon: float, op: str) -> tuple[Tensor, Tensor]:
+    wide = x.float()
+    rstd = (wide.square().mean(_dims(op, x, gamma), keepdim=True) + epsilon).rsqrt()
+    return (wide * rstd * gamma.float()).to(x.dtype), rstd
 
 
 @reference("npu::npu_rms_norm_backward")
 def npu_rms_norm_backward(dy: Tensor, input: Tensor, gamma: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor]:
     """Return the gradients of input and gamma."""
+    _check_formats("npu_rms_norm_backward", input, gamma)
     dims = _dims("npu_rms_norm_backward", input, gamma)
     normalised, gradient = input.float() * rstd, dy.float()
     d_normalised = gradient * gamma.float()
@@ -49,7 +61,11 @@ def npu_rms_norm_backward(dy: Tensor, input: Tensor, gamma: Tensor, rstd: Tensor
 @reference("npu::npu_gemma_rms_norm")
 def npu_gemma_rms_norm(input: Tensor, gamma: Tensor, epsilon: float = 1e-6) -> tuple[Tensor, Tensor]:
     """The variant that scales by 1 + gamma."""
-    return npu_rms_norm(input, gamma.float() + 1, epsilon)
+    op = "npu_gemma_rms_norm"
+    _check_formats(op, input, gamma)
+    if input.numel() == 0 or not (input.is_contiguous() and gamma.is_contiguous()):
+        raise Rejected(f"{op}: empty and non-contiguous tensors are documented as not supported")
+    return _scaled(input, gamma.float() + 1, epsilon, op)
 
 
 @reference("npu::npu_add_rms_norm")
@@ -57,8 +73,9 @@ def npu_add_rms_norm(
     x1: Tensor, x2: Tensor, gamma: Tensor, epsilon: float = 1e-6
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the norm of x1 + x2, 1 / rms, and the sum."""
+    _check_formats("npu_add_rms_norm", x1, x2, gamma)
     total = x1 + x2
-    y, rstd = npu_rms_norm(total, gamma, epsilon)
+    y, rstd = _scaled(total, gamma, epsilon, "npu_add_rms_norm")
     return y, rstd, total
 
 

@@ -40,21 +40,34 @@ def _cases(op: str) -> list[Case]:
     case = partial(Case, op=op, leaves=_LEAVES)
     return [
         *(
-            case(name=name, build=partial(_inputs, shape=shape), facts={"size": shape[-1]}, repeated=name == "large")
+            case(
+                name=name,
+                build=partial(_inputs, shape=shape),
+                facts={"size": shape[-1]},
+                repeated=name == "large",
+            )
             for name, shape in _SHAPES.items()
         ),
         case(name="wide_spread", build=partial(_inputs, shape=(4, 64), std=8.0)),
         case(name="tiny_values", build=partial(_inputs, shape=(4, 64), std=1e-4)),
         case(name="far_from_zero", build=_far),
         *(
-            case(name=layout.name, build=partial(_inputs, shape=(4, 6, 32)), layouts=dict.fromkeys(_LEAVES, layout))
+            case(
+                name=layout.name,
+                build=partial(_inputs, shape=(4, 6, 32)),
+                layouts=dict.fromkeys(_LEAVES, layout),
+            )
             for layout in Layout
         ),
         case(name="gate_swapped", build=partial(_inputs, shape=(6, 32)), layouts={"gate": Layout.swapped}),
         Case(op=op, name="constant_up", build=partial(_inputs, shape=(6, 32)), leaves=("gate",)),
         Case(op=op, name="constant_gate", build=partial(_inputs, shape=(6, 32)), leaves=("up",)),
         *(
-            case(name=f"wide_{'_and_'.join(wide)}", build=partial(_inputs, shape=(5, 32), wide=wide), dtypes=_16_BITS)
+            case(
+                name=f"wide_{'_and_'.join(wide)}",
+                build=partial(_inputs, shape=(5, 32), wide=wide),
+                dtypes=_16_BITS,
+            )
             for wide in (("gate",), ("up",), _LEAVES)
         ),
         Case(op=op, name="shapes_that_differ", build=_unlike, invalid=True),

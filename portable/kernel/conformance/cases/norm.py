@@ -75,7 +75,12 @@ def _cases(op: str, names: tuple[str, ...]) -> list[Case]:
     forty, sixty_four = {"size": 40}, {"size": 64}
     return [
         *(
-            case(name=name, build=partial(make, shape=shape), facts={"size": shape[-1]}, repeated=name == "large")
+            case(
+                name=name,
+                build=partial(make, shape=shape),
+                facts={"size": shape[-1]},
+                repeated=name == "large",
+            )
             for name, shape in _SHAPES.items()
         ),
         case(name="large_values", build=partial(make, shape=(3, 40), std=1e3), facts=forty),
@@ -107,7 +112,13 @@ def _cases(op: str, names: tuple[str, ...]) -> list[Case]:
             layouts=vectors,
             facts=sixty_four,
         ),
-        Case(op=op, name="only_weight", build=partial(make, shape=(9, 64)), leaves=("weight",), facts=sixty_four),
+        Case(
+            op=op,
+            name="only_weight",
+            build=partial(make, shape=(9, 64)),
+            leaves=("weight",),
+            facts=sixty_four,
+        ),
         *(
             case(
                 name=f"wide_{'_and_'.join(wide)}",

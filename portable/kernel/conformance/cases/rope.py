@@ -1,4 +1,7 @@
-"""Rotary position embedding. Letters: B rows, T tokens, N query heads, K key heads, H head_dim, R rotated dims."""
+"""Rotary position embedding.
+
+Letters: B rows, T tokens, N query heads, K key heads, H head_dim, R rotated dims.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,7 @@ def _cases(op: str, halves: bool) -> list[Case]:
     make = partial(_inputs, halves=halves)
     case = partial(Case, op=op, leaves=_LEAVES)
     plain = _Shape()
-    tables = dict.fromkeys(("cos", "sin"), Layout.stepped)
+    tables: dict[str, Layout] = dict.fromkeys(("cos", "sin"), Layout.stepped)
     return [
         *(
             case(name=name, build=partial(make, shape=shape), facts=shape.facts, repeated=name == "large")
@@ -105,9 +108,18 @@ def _cases(op: str, halves: bool) -> list[Case]:
             facts=plain.facts,
             dtypes=_16_BITS,
         ),
-        case(name="wide_q_and_k", build=partial(make, shape=plain, wide=_LEAVES), facts=plain.facts, dtypes=_16_BITS),
-        case(name="wide_q", build=partial(make, shape=plain, wide=("q",)), facts=plain.facts, dtypes=_16_BITS),
-        Case(op=op, name="odd_number_of_rotated_dims", build=partial(_odd_tables, halves=halves), invalid=True),
+        case(
+            name="wide_q_and_k",
+            build=partial(make, shape=plain, wide=_LEAVES),
+            facts=plain.facts,
+            dtypes=_16_BITS,
+        ),
+        case(
+            name="wide_q", build=partial(make, shape=plain, wide=("q",)), facts=plain.facts, dtypes=_16_BITS
+        ),
+        Case(
+            op=op, name="odd_number_of_rotated_dims", build=partial(_odd_tables, halves=halves), invalid=True
+        ),
     ]
 
 

@@ -50,14 +50,6 @@ def test_they_agree_with_torch():
 )
 def test_gradients_are_right(function):
     inputs = [x.requires_grad_() for x in draw((2, 3, 8), (2, 3, 8), (8,), (8,))]
-    outputs = function(*inputs)
-    used = [
-        x
-        for x, g in zip(
-            inputs, torch.autograd.grad(sum(map(torch.sum, outputs)), inputs, allow_unused=True), strict=True
-        )
-    ]
-    assert used
     assert torch.autograd.gradcheck(function, inputs)
 
 
@@ -88,11 +80,10 @@ def test_rms_norm_is_rounded_before_the_weight_and_one_plus_w_only_once():
 
 
 def test_one_plus_a_weight_too_small_for_16_bits_is_not_lost():
-    x = torch.full((1, 256), 4.0, dtype=torch.bfloat16)
-    scaled = rms_norm_one_plus_w(x, torch.full((256,), 3e-3, dtype=torch.bfloat16), 0.0)
-    assert torch.equal(scaled, torch.full_like(x, 1.0))  # 1.003 rounds to 1 in bfloat16 ...
-    wide = rms_norm_one_plus_w(x.float(), torch.full((256,), 3e-3, dtype=torch.bfloat16), 0.0)
-    torch.testing.assert_close(wide, torch.full((1, 256), 1 + float(torch.tensor(3e-3).bfloat16())))
+    weight = torch.full((256,), 3e-3, dtype=torch.bfloat16)
+    assert torch.equal(1 + weight, torch.ones_like(weight))
+    out = rms_norm_one_plus_w(torch.full((1, 256), 4.0), weight, 0.0)
+    torch.testing.assert_close(out, (1 + weight.float()).unsqueeze(0))
 
 
 def test_add_rms_norm_normalises_the_rounded_sum():

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from backends.cpu import log_prob
-from backends.cpu.log_prob import token_log_probs
+from backends.cpu.kernel import log_prob
+from backends.cpu.kernel.log_prob import token_log_probs
 from portable.core.errors import ConfigError, ShapeError
 from portable.kernel.reference.log_prob import token_log_probs as reference
 

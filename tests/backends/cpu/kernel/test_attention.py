@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from backends.cpu.attention import attention, decode_attention
+from backends.cpu.kernel.attention import attention, decode_attention
 from portable.core.errors import ShapeError
 from portable.kernel.reference.attention import attention as reference
 from portable.kernel.reference.decode import decode_attention as decode_reference

@@ -29,9 +29,9 @@ SEGMENTS = {
 @pytest.fixture
 def row(torch_npu: ModuleType) -> ModuleType:
     """The module of the row; importing it imports torch_npu."""
-    import backends.ascend.attention
+    import backends.ascend.fused.attention
 
-    return backends.ascend.attention
+    return backends.ascend.fused.attention
 
 
 def qkv(dtype: torch.dtype = torch.float32, num_kv_heads: int = 2) -> list[Tensor]:

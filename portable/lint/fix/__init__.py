@@ -1,0 +1,1 @@
+"""Mend findings: byte-exact edits that leave formatting and comments as they are."""

@@ -1,0 +1,1 @@
+"""Findings as text, JSON, SARIF, and tables of rules and counts."""
