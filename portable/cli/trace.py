@@ -12,9 +12,10 @@ from portable.core.errors import ConfigError
 _USAGE = """portable trace record VERB [OVERRIDES] --out FILE [--step N] [--micro-batch N] [--config-dir DIR]
        portable trace compare FILE [OVERRIDES] [--json]
 
-record    run a job (pretrain, sft, rl) up to step N (default 1) and write what its modules and kernels computed
-compare   run the same step here, or as OVERRIDES say, e.g. hardware=NAME; name the first that departs, and repeat
-          every kernel call by its reference
+record    run a job (pretrain, sft, rl) up to step N, by default the first, and write a summary of what its
+          modules and kernels computed
+compare   run the same step here, or as OVERRIDES say, e.g. hardware=NAME; repeat every kernel call by its
+          reference; name the first that departs
 
 Exit code of compare: 0 the step agrees, 1 it departs, 2 it cannot be compared."""
 
@@ -80,7 +81,7 @@ def _compare(words: list[str]) -> int:
     recorded = Recording.load(options.file)
     present, replays = trace(request_of(recorded).elsewhere(options.overrides), replays=True)
     found = judge(recorded, present, replays)
-    print(json.dumps(as_json(found), indent=1) if options.json else as_text(found))
+    print(json.dumps(as_json(found), indent=1, allow_nan=False) if options.json else as_text(found))
     return 0 if found.agrees else 1
 
 

@@ -23,7 +23,9 @@ class KernelEntry:
     row is called with tensors of the run's dtype and of float32, mixed, contiguous or not, of any size
     including 0: it takes them all, or ``constraint`` says no beforehand. ``tolerance`` bounds its error, as
     a multiple of the reference's own error in that dtype. ``requires`` names packages that must be
-    installed.
+    installed. A row whose code needs the data's address, as a library in C++ does, is registered with
+    ``torch.library`` and has a fake, so that compilers can see through it; reading data to choose a path is
+    allowed. ``portable verify kernels`` examines all of this.
     """
 
     op: str

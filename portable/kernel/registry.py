@@ -13,6 +13,7 @@ from typing import Any
 
 from portable.core.errors import BackendUnavailable, CapabilityError, did_you_mean
 from portable.core.registry import blame, load_target
+from portable.kernel.composed.rows import ENTRIES as COMPOSED_ENTRIES
 from portable.kernel.config import KernelConfig
 from portable.kernel.entry import ANY, REFERENCE, REFERENCE_ENTRIES, Kernel, KernelEntry
 from portable.kernel.op import OPS, STANDARD, Op, complete_facts, find_op
@@ -36,12 +37,12 @@ Observer = Callable[[Op, KernelEntry, Kernel], Kernel]
 
 
 def all_entries(backend: str = "") -> list[KernelEntry]:
-    """Return the reference rows and those of every installed package.
+    """Return the reference rows, ours in plain torch, and those of every installed package.
 
     A package whose rows cannot be loaded is passed over with a warning.
     Raises: BackendUnavailable if it is the one that registers rows as ``backend``.
     """
-    entries = list(REFERENCE_ENTRIES)
+    entries = [*REFERENCE_ENTRIES, *COMPOSED_ENTRIES]
     for point in entry_points(group=GROUP):
         try:
             with blame(f"the kernel rows of '{point.name}' cannot be loaded"):

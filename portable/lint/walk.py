@@ -110,8 +110,9 @@ class _Walk:
         name = last_name(node.func)
         owner = node.func.value if isinstance(node.func, ast.Attribute) else None
         if name in _READS or name in _WRITES:
+            holder = node.func if name.endswith("env") else owner
             keys = [arg for arg in node.args[:1] if is_text(arg) or isinstance(arg, ast.Name)]
-            self.module.keys += [Key(key, scope, owner or node.func, name in _WRITES) for key in keys]
+            self.module.keys += [Key(key, scope, holder, name in _WRITES) for key in keys]
         elif name in {"update", "dict"}:
             self.module.keys += [Key(key, scope, owner, True) for key in node.keywords if key.arg is not None]
 

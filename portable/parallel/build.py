@@ -7,12 +7,13 @@ import logging
 from portable.collective.protocol import Group
 from portable.core.errors import BackendUnavailable, ConfigError
 from portable.core.registry import Registry
-from portable.device.capability import Capability, Role, Support
-from portable.device.protocol import Dtype
+from portable.device.capability import Capability, Feature, Role, Support
+from portable.device.protocol import Device, Dtype
 from portable.device.select import load_backend
 from portable.hardware.spec import HardwareConfig
-from portable.kernel.config import KernelConfig
+from portable.kernel.config import KernelConfig, SelfTest
 from portable.kernel.registry import KernelSet
+from portable.kernel.self_test import examine
 from portable.parallel.config import CommunicatorConfig, PrecisionConfig, SingleConfig, StrategyConfig
 from portable.parallel.runtime import Runtime
 
@@ -59,7 +60,7 @@ def build_runtime(
     check_strategy(strategy, capability, hardware)
     check_precision(precision, capability, hardware)
     check_communicator(communicator, capability, hardware)
-    kernels = KernelSet(backend.name, precision.compute_dtype.name, kernel)
+    kernels = KernelSet(backend.name, precision.compute_dtype.name, kernel, deterministic=deterministic)
     device.set_deterministic(deterministic)
     group = backend.group(communicator.timeout_s, check_calls=communicator.check_calls)
     device.set_index(group.local_rank)
@@ -72,6 +73,7 @@ def build_runtime(
                 strategy.name,
             )
             strategy, target = SingleConfig(), STRATEGIES.get("single")
+        _examine_kernels(kernels, device, group)
         built = target(strategy, precision, group, device)
     except ConfigError:
         group.close()
@@ -83,6 +85,20 @@ def build_runtime(
         *(group.communicator, precision.name),
     )
     return runtime
+
+
+def _examine_kernels(kernels: KernelSet, device: Device, group: Group) -> None:
+    """Demote rows that fail here. All ranks take the first one's verdicts, so that they compute alike."""
+    asked = kernels.config.self_test
+    if asked is SelfTest.off:
+        return
+    # A clock would choose rows by the weather, which a deterministic run must not; a simulator's says nothing.
+    timed = (
+        asked is SelfTest.fast
+        and not kernels.deterministic
+        and device.capability().supports(Feature.real_time)
+    )
+    examine(kernels, device, index=group.local_rank, timed=timed, agree=group.broadcast_object)
 
 
 def check_strategy(strategy: StrategyConfig, capability: Capability, hardware: HardwareConfig) -> None:

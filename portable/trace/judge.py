@@ -1,19 +1,20 @@
 """Where two runs of one step part, and what did it.
 
-An error is a distance relative to the norm of the recorded tensor. It grows on its way through a model, so what a
-call *adds* tells, not what it has: from inputs with the error e, a call may make outputs with at most
+An error is a distance relative to the norm of the recorded tensor. It grows on its way through a model, so
+what a call *adds* tells, not what it has: from inputs with the error e, a call may make results with at most
 
     8 e + 2 eps + 4 sqrt(n) eps32
 
-with eps of the format computed in (the coarser of the two runs), eps32 of float32, in which sums are taken, and n the
-longest dim that may have been summed over. A sound layer stays well below: rounding errors are random, and add up
-slower than that. A call beyond it departs; the first to depart in the order of execution is what is to be found.
+with eps of the format computed in (the coarser of the two runs), eps32 of float32, in which sums are taken,
+and n the longest dim that may have been summed over. A sound layer stays well below: rounding errors are
+random, and add up slower than that. A call beyond it departs. The first to depart in the order of execution is
+what is to be found; what follows it may only be passing the error on.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -22,8 +23,10 @@ from portable.core.errors import ConfigError
 from portable.device.protocol import Dtype
 from portable.trace.recording import Node, Recording, Summaries
 from portable.trace.replay import BACKWARD, FORWARD, UPDATE, Deviation, Replay
-from portable.trace.summary import distance
+from portable.trace.summary import Summary, distance
+from portable.trace.tracer import ROOT
 
+OBJECTIVE = "(objective)"  # what makes a loss, and its gradient, of the model's outputs
 _GROWTH = 8.0  # what a sound call may make of the error it is given: a softmax or a norm grows it a few times
 _SUM, _GRADIENT_SUM = 4.0, 16.0  # the terms of a parameter's gradient, one a token, mostly cancel
 _EPS32 = torch.finfo(torch.float32).eps
@@ -33,20 +36,23 @@ _PHASES = (FORWARD, BACKWARD, UPDATE)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one call, or the gradient of one parameter, made of the error it was given."""
+    """What one call, or the gradient of one parameter, made of the error it was given.
+
+    ``place`` is its place in the order of its phase, ``rows`` those of a kernel: recorded, and here.
+    """
 
     name: str
     phase: str
-    place: float  # in the order of its phase
+    place: float
     incoming: float
     outgoing: float
     allowed: float
-    rows: tuple[str, str] = ("", "")  # of a kernel: recorded, present
+    rows: tuple[str, str] = ("", "")
 
     @property
     def excess(self) -> float:
         """The error as a multiple of what is explained; above 1 the call departs."""
-        return self.outgoing / self.allowed
+        return 0.0 if math.isinf(self.allowed) else self.outgoing / self.allowed
 
     @property
     def order(self) -> tuple[int, float]:
@@ -55,29 +61,39 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Culprit:
-    """The first that departs: a kernel whose replay failed, a kernel whose replay did not, or a module."""
+class Failure:
+    """A kernel call that errs more than its reference explains, and in which phase it does so first."""
 
-    name: str
-    phase: str
-    step: Step | None = None
-    replay: Replay | None = None
-    deviation: Deviation | None = None
+    replay: Replay
+    deviation: Deviation
+
+    @property
+    def name(self) -> str:
+        """The call."""
+        return self.replay.name
+
+    @property
+    def phase(self) -> str:
+        """The phase."""
+        return self.deviation.phase
 
 
 @dataclass(slots=True)
 class Judgement:
-    """All that a comparison found. ``parameters`` and ``batch`` name what differs before anything is computed."""
+    """All that a comparison found.
+
+    ``parameters`` and ``batch`` name what differs before anything is computed. ``culprit`` is the first that
+    departs: a kernel that fails before its reference, or else a call of a kernel or a module.
+    """
 
     recorded: Recording
     present: Recording
     replays: list[Replay]
-    eps: float
     parameters: list[str] = field(default_factory=list)
-    drift: float = 0.0
     batch: list[str] = field(default_factory=list)
+    drift: float = 0.0
     steps: list[Step] = field(default_factory=list)
-    culprit: Culprit | None = None
+    culprit: Step | Failure | None = None
 
     @property
     def same_start(self) -> bool:
@@ -98,29 +114,91 @@ def judge(recorded: Recording, present: Recording, replays: Sequence[Replay]) ->
     """
     _check_shapes(recorded, present)
     eps = max(torch.finfo(Dtype[run.header["compute_dtype"]].torch()).eps for run in (recorded, present))
-    found = Judgement(recorded, present, list(replays), eps)
     drifts = {name: distance(recorded.parameters[name], value) for name, value in present.parameters.items()}
-    found.drift = max(drifts.values(), default=0.0)
-    found.parameters = [
-        name for name, drift in drifts.items() if drift > _allowed_drift(recorded, present, name, eps)
-    ]
-    found.batch = _different(recorded.batch(), present.batch())
+    found = Judgement(
+        recorded,
+        present,
+        list(replays),
+        [name for name, drift in drifts.items() if drift > _allowed_drift(recorded, present, name, eps)],
+        _different(recorded.batch(), present.batch()),
+        max(drifts.values(), default=0.0),
+    )
     if found.same_start:
-        found.steps = sorted(_steps(recorded, present, drifts, eps), key=lambda step: step.order)
+        found.steps = sorted(_Comparison(recorded, present, drifts, eps).steps(), key=lambda step: step.order)
     found.culprit = _first(found)
     return found
 
 
+class _Comparison:
+    """Two runs from one start, call by call."""
+
+    def __init__(
+        self, recorded: Recording, present: Recording, drifts: Mapping[str, float], eps: float
+    ) -> None:
+        self.recorded, self.present, self.drifts, self.eps = recorded, present, drifts, eps
+        self._last = 1.0 + max((node.backward_place for node in present.nodes), default=0)
+
+    def steps(self) -> Iterator[Step]:
+        """Yield every result that both runs have."""
+        before = {node.name: node for node in self.recorded.nodes}
+        entering: dict[
+            str, tuple[float, float]
+        ] = {}  # of a module's backward pass: its place, the error given
+        for place, node in enumerate(self.present.nodes):
+            old = before.get(node.name)
+            if old is None:
+                continue
+            ahead = max([*_distances(old.inputs, node.inputs), *self._drifts_of(node)], default=0.0)
+            results = _distances(old.outputs, node.outputs)
+            gradients = _distances(old.grad_outputs, node.grad_outputs)
+            behind = max([ahead, *results, *gradients])
+            length = max((max(item.shape, default=1) for item in _forward_tensors(node)), default=1)
+            rows = (old.row, node.row)
+            if results:
+                allowed = self._allowed(ahead, _SUM * math.sqrt(length))
+                yield Step(node.name, FORWARD, place, ahead, max(results), allowed, rows)
+            if made := _distances(old.grad_inputs, node.grad_inputs):
+                allowed = self._allowed(behind, _SUM * math.sqrt(length))
+                yield Step(node.name, BACKWARD, node.backward_place, behind, max(made), allowed, rows)
+            if not node.is_kernel and node.backward_place >= 0:
+                entering[node.module] = node.backward_place, behind
+            if node.name == ROOT and gradients:
+                given = max([ahead, *results])
+                allowed = self._allowed(given, _SUM * math.sqrt(length))
+                yield Step(OBJECTIVE, BACKWARD, -1, given, max(gradients), allowed)
+        yield from self._parameter_steps(entering)
+
+    def _parameter_steps(self, entering: Mapping[str, tuple[float, float]]) -> Iterator[Step]:
+        """Yield the gradient of each parameter, right behind the backward pass of its module."""
+        num_tokens = max((math.prod(item.shape) for item in self.present.batch().values()), default=1)
+        anywhere = self._last, max((error for _, error in entering.values()), default=0.0)
+        old, new = self.recorded.gradients, self.present.gradients
+        for name in sorted({*old, *new}):
+            place, error = entering.get(name.rpartition(".")[0], anywhere)
+            outgoing = distance(old[name], new[name]) if name in old and name in new else math.inf
+            allowed = self._allowed(error, _GRADIENT_SUM * math.sqrt(num_tokens))
+            yield Step(f"gradient of {name}", BACKWARD, place + 0.5, error, outgoing, allowed)
+
+    def _allowed(self, error: float, roundings: float) -> float:
+        return _GROWTH * error + 2 * self.eps + roundings * _EPS32
+
+    def _drifts_of(self, node: Node) -> list[float]:
+        """Return how far the parameters that a call computes with are from the recorded ones."""
+        prefix = "" if node.module == ROOT else f"{node.module}."
+        return [drift for name, drift in self.drifts.items() if name.startswith(prefix)]
+
+
 def _check_shapes(recorded: Recording, present: Recording) -> None:
-    shapes = [
+    old, new = (
         {name: summary.shape for name, summary in run.parameters.items()} for run in (recorded, present)
-    ]
-    if shapes[0] != shapes[1]:
-        names = [name for name in {**shapes[0], **shapes[1]} if shapes[0].get(name) != shapes[1].get(name)]
+    )
+    if old != new:
+        names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+        first = names[0]
         raise ConfigError(
             f"the recording is of another model: {len(names)} parameters differ in name or shape, first "
-            f"'{names[0]}' ({shapes[0].get(names[0], 'absent')} recorded, {shapes[1].get(names[0], 'absent')} "
-            "here); compare the same job, and leave out overrides of the model"
+            f"'{first}' ({old.get(first, 'absent')} recorded, {new.get(first, 'absent')} here); compare the "
+            "same job, and leave out overrides of the model"
         )
 
 
@@ -131,58 +209,8 @@ def _allowed_drift(recorded: Recording, present: Recording, name: str, eps: floa
 
 
 def _different(recorded: Summaries, present: Summaries) -> list[str]:
-    names = sorted({*recorded, *present})
-    return [
-        name
-        for name in names
-        if name not in recorded or name not in present or recorded[name].digest != present[name].digest
-    ]
-
-
-def _steps(recorded: Recording, present: Recording, drifts: dict[str, float], eps: float) -> Iterator[Step]:
-    before = {node.name: node for node in recorded.nodes}
-    entering: dict[str, float] = {}  # what a module's backward pass is given
-    places: dict[str, float] = {}
-    for place, node in enumerate(present.nodes):
-        old = before.get(node.name)
-        if old is None:
-            continue
-        rows = (old.row, node.row)
-        own = [drift for name, drift in drifts.items() if name.startswith(f"{node.module}.")]
-        ahead = max([*_distances(old.inputs, node.inputs), *own], default=0.0)
-        given = [
-            ahead,
-            *_distances(old.outputs, node.outputs),
-            *_distances(old.grad_outputs, node.grad_outputs),
-        ]
-        behind = max(given)
-        if not node.is_kernel:
-            entering[node.module], places[node.module] = behind, node.backward_place
-        for phase, error, order, results in (
-            (FORWARD, ahead, place, (old.outputs, node.outputs)),
-            (BACKWARD, behind, node.backward_place, (old.grad_inputs, node.grad_inputs)),
-        ):
-            if distances := _distances(*results):
-                yield Step(node.name, phase, order, error, max(distances), _allowed(error, node, eps), rows)
-    yield from _gradient_steps(recorded, present, entering, places, eps)
-
-
-def _gradient_steps(
-    recorded: Recording,
-    present: Recording,
-    entering: dict[str, float],
-    places: dict[str, float],
-    eps: float,
-) -> Iterator[Step]:
-    num_tokens = max((math.prod(summary.shape) for summary in present.batch().values()), default=1)
-    for name in sorted({*recorded.gradients, *present.gradients}):
-        pair = recorded.gradients.get(name), present.gradients.get(name)
-        outgoing = math.inf if pair[0] is None or pair[1] is None else distance(pair[0], pair[1])
-        module = name.rpartition(".")[0]
-        error = entering.get(module, max(entering.values(), default=0.0))
-        allowed = _GROWTH * error + 2 * eps + _GRADIENT_SUM * math.sqrt(num_tokens) * _EPS32
-        # Right behind its module, whose own backward pass it is a part of.
-        yield Step(f"gradient of {name}", BACKWARD, places.get(module, 0.0) + 0.5, error, outgoing, allowed)
+    digests = [{name: (item.digest, item.shape) for name, item in run.items()} for run in (recorded, present)]
+    return [name for name in sorted({*recorded, *present}) if digests[0].get(name) != digests[1].get(name)]
 
 
 def _distances(recorded: Summaries, present: Summaries) -> list[float]:
@@ -191,35 +219,19 @@ def _distances(recorded: Summaries, present: Summaries) -> list[float]:
     return [distance(recorded[name], summary) for name, summary in present.items()]
 
 
-def _allowed(error: float, node: Node, eps: float) -> float:
-    sides: Iterable[Summaries] = (node.inputs, node.outputs)
-    length = max((max(summary.shape, default=1) for side in sides for summary in side.values()), default=1)
-    return _GROWTH * error + 2 * eps + _SUM * math.sqrt(length) * _EPS32
+def _forward_tensors(node: Node) -> Iterator[Summary]:
+    yield from node.inputs.values()
+    yield from node.outputs.values()
 
 
-def _first(found: Judgement) -> Culprit | None:
-    """Return the first in the order of execution that departs, or fails before its reference."""
-    by_name = {replay.name: replay for replay in found.replays}
-    suspects: list[tuple[tuple[int, float], int, Culprit]] = []
-    for step in found.steps:
-        if step.excess > 1:
-            replay = by_name.get(step.name)
-            suspects.append((step.order, 1, Culprit(step.name, step.phase, step, replay)))
-    orders = {node.name: (place, node.backward_place) for place, node in enumerate(found.present.nodes)}
+def _first(found: Judgement) -> Step | Failure | None:
+    """Return the first in the order of execution that departs; of a kernel that fails, its failure."""
+    suspects: list[tuple[tuple[int, float], int, Step | Failure]] = []
+    suspects += [(step.order, 1, step) for step in found.steps if step.excess > 1]
+    places = {node.name: (place, node.backward_place) for place, node in enumerate(found.present.nodes)}
     for number, replay in enumerate(found.replays):
-        for deviation in replay.deviations:
-            if deviation.failed:
-                index = _PHASES.index(deviation.phase)
-                place = orders[replay.name][index] if replay.name in orders else number
-                step = next(
-                    (
-                        step
-                        for step in found.steps
-                        if (step.name, step.phase) == (replay.name, deviation.phase)
-                    ),
-                    None,
-                )
-                suspects.append(
-                    ((index, place), 0, Culprit(replay.name, deviation.phase, step, replay, deviation))
-                )
+        if (deviation := replay.failure) is not None:
+            phase = _PHASES.index(deviation.phase)
+            place = places[replay.name][phase] if replay.name in places else number
+            suspects.append(((phase, place), 0, Failure(replay, deviation)))
     return min(suspects, key=lambda item: item[:2])[2] if suspects else None

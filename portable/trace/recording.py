@@ -1,4 +1,4 @@
-"""A traced step, and the file it is kept in: safetensors, with everything but the sketches as JSON in its header."""
+"""A traced step, and its file: safetensors, with all but the sketches as JSON in its header."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ class Node:
     """One call of a module or of a kernel in the traced micro-batch.
 
     A kernel is named by where it was called, ``blocks.3.mlp:swiglu``; a further call of the same carries its
-    number, ``blocks.3.mlp:swiglu#2``. ``row`` is empty for modules. The gradients of inputs are those that this
-    call alone contributes. ``backward_place`` is the place in the order in which calls ended their backward pass.
+    number, ``blocks.3.mlp:swiglu#2``. ``row`` is empty for modules. The gradients of inputs are those that
+    this call alone contributes. ``backward_place`` is the place in the order in which calls ended their
+    backward pass, -1 for one that has none.
     """
 
     name: str

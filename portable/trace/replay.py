@@ -1,8 +1,8 @@
-"""One kernel call, done again by its reference: in float64, which is exact here, and in the call's own formats.
+"""One kernel call, done again by its reference: in float64, which is the truth here, and in its own formats.
 
 Both run on the host, so that neither the device's kernels nor its operators have a say. As in the conformance
-tests, the row may err a few times as much as the reference does in the same formats (its ``tolerance``), and no
-more: what rounding explains cancels out of that comparison.
+tests, the row may err a few times as much as the reference does in the same formats (its ``tolerance``), and
+no more: what rounding explains cancels out of that comparison.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ Tensors = dict[str, Tensor]
 class KernelCall:
     """What went into a kernel and what came out, forward and backward; tensors by their paths.
 
-    The first ``num_positional`` arguments were given by place. Of an op that writes into its arguments they are from
-    before the call, and ``outputs`` are what was written. ``autocast`` is the number format that autocast computed
-    in, if it was on.
+    The first ``num_positional`` arguments were given by place. Of an op that writes into its arguments they
+    are from before the call, and ``outputs`` are what was written. ``autocast`` is the number format that
+    autocast computed in, if it was on.
     """
 
     name: str
@@ -55,10 +55,10 @@ class KernelCall:
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """The worst result of a row: which tensor, and how far from float64, as a multiple of the reference's error.
+    """The worst result of a row: which tensor, and its error as a multiple of the reference's.
 
-    ``limit`` is the largest ``ratio`` that is allowed, ``text`` the place of the worst number. ``reference_here`` is
-    the ratio of the reference on this device, measured only where the row fails.
+    ``limit`` is the largest ``ratio`` that is allowed, ``text`` the place of the worst number.
+    ``reference_here`` is the ratio of the reference on this device, measured only where the row fails.
     """
 
     phase: str
@@ -106,7 +106,11 @@ def examine(call: KernelCall) -> Replay:
     if reason:
         return Replay(call.name, call.op.id, call.row.name, skipped=reason)
     host = torch.device("cpu")
-    truth, reference = _repeat(call, host, exact=True), _repeat(call, host, exact=False)
+    try:
+        truth, reference = _repeat(call, host, exact=True), _repeat(call, host, exact=False)
+    except RuntimeError as error:  # torch's, e.g. for a number format that the host has no operator for
+        told = f"its reference cannot be repeated on the host: {error}"
+        return Replay(call.name, call.op.id, call.row.name, skipped=told)
     worst: list[Deviation] = []
     for phase, got in _results(call).items():
         limit = max(call.row.tolerance, _LIMIT)
@@ -124,7 +128,7 @@ _Results = dict[str, Tensors]
 
 
 def _results(call: KernelCall) -> _Results:
-    """Return what the row itself computed; an input that should have had a gradient and got none has zeros."""
+    """Return what the row computed; an input that should have had a gradient and got none has zeros."""
     if call.op.mutates:
         return {UPDATE: call.outputs}
     results = {FORWARD: call.outputs}
@@ -164,16 +168,15 @@ def _repeat(call: KernelCall, device: torch.device, *, exact: bool) -> _Results:
 def _gradients(call: KernelCall, leaves: Tensors, outputs: Tensors) -> Tensors:
     paths = [path for path in call.grad_outputs if outputs[path].requires_grad]
     inputs = sorted(call.awaited)
+    if not paths:  # the row gives a gradient where the reference says that there is none
+        return {path: torch.zeros_like(leaves[path]) for path in inputs}
     gradients = torch.autograd.grad(
         [outputs[path] for path in paths],
         [leaves[path] for path in inputs],
         [call.grad_outputs[path].to(outputs[path].device, outputs[path].dtype) for path in paths],
-        allow_unused=True,
+        materialize_grads=True,
     )
-    return {
-        path: torch.zeros_like(leaves[path]) if gradient is None else gradient
-        for path, gradient in zip(inputs, gradients, strict=True)
-    }
+    return dict(zip(inputs, gradients, strict=True))
 
 
 def mutated_tensors(call: KernelCall) -> Tensors:
@@ -200,7 +203,7 @@ def _deviations(
             continue
         own = measure.compare(tensor, truth[path], sizes[path])
         allowed = measure.compare(reference[path], truth[path], sizes[path])
-        # The gradient of a weight is a sum over tokens, whose terms cancel: n of them may be off by sqrt(n) units.
+        # The gradient of a weight is a sum over tokens that cancel: n of them may be off by sqrt(n) units.
         terms = longest / max(tensor.numel(), 1) if phase == BACKWARD else 1.0
         ratio = own.units / max(allowed.units, math.sqrt(terms))
         found.append(Deviation(phase, path, ratio, limit, own.fault or own.text))
@@ -208,7 +211,7 @@ def _deviations(
 
 
 def _typical(truth: Tensor) -> float:
-    """Return the root mean square of the finite numbers: the size below which no vector's error is blown up."""
+    """Return the root mean square of the finite numbers: no vector's error is measured by less."""
     finite = truth[truth.isfinite()].double()
     return float(finite.square().mean().sqrt()) if finite.numel() else 0.0
 

@@ -2,155 +2,139 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from portable.trace.judge import Culprit, Judgement, Step
-from portable.trace.replay import Deviation, Replay
+from portable.kernel.entry import REFERENCE
+from portable.trace.judge import Failure, Judgement, Step
+from portable.trace.replay import BACKWARD, UPDATE, Deviation, Replay
 
 _NUM_ROWS = 10
+Json = dict[str, Any]  # Any: JSON values
 
 
 def verdict(found: Judgement) -> str:
-    """Return the one sentence that matters."""
-    sentences = [_start(found)] if not found.same_start else []
-    if found.culprit is not None:
-        sentences.append(_blame(found, found.culprit))
+    """Return the one or two sentences that matter."""
+    sentences = [] if found.same_start else [_start(found)]
+    if isinstance(found.culprit, Failure):
+        sentences.append(_blame_row(found, found.culprit))
+    elif found.culprit is not None:
+        sentences.append(_blame_call(found, found.culprit))
     return " ".join(sentences) or _agreement(found)
 
 
 def as_text(found: Judgement) -> str:
     """Return the report: the verdict, what the two runs are, the ten worst calls, the kernels that fail."""
-    lines = [verdict(found), "", *_runs(found), ""]
-    lines += _table(found)
+    lines = [verdict(found), "", *_runs(found), "", *_table(found)]
     failed = [replay for replay in found.replays if replay.failure is not None]
     if failed:
-        lines += ["", "  Kernels that err more than their reference explains, in the order of their calls:"]
+        lines += ["", "  Kernel calls that err more than their references explain:"]
         lines += [f"    {_failure_line(replay)}" for replay in failed]
     skipped = [replay for replay in found.replays if replay.skipped]
     if skipped:
-        lines += ["", "  Kernels that were not repeated:"]
+        lines += ["", "  Kernel calls that were not repeated:"]
         lines += [f"    {replay.name} ({replay.row}): {replay.skipped}" for replay in skipped]
     return "\n".join(lines)
 
 
-def as_json(found: Judgement) -> dict[str, Any]:  # Any: JSON values
-    """Return the same as JSON values."""
-    culprit = found.culprit
+def as_json(found: Judgement) -> Json:
+    """Return the same as JSON values; a number that is not finite is null."""
     return {
         "agrees": found.agrees,
         "verdict": verdict(found),
-        "culprit": None
-        if culprit is None
-        else {
-            "name": culprit.name,
-            "phase": culprit.phase,
-            "is_kernel": culprit.replay is not None,
-            "row": "" if culprit.replay is None else culprit.replay.row,
-            "ratio": None if culprit.deviation is None else culprit.deviation.ratio,
-        },
+        "culprit": _culprit_json(found),
         "different_parameters": found.parameters,
         "different_inputs": found.batch,
-        "loss": {"recorded": found.recorded.header["loss"], "here": found.present.header["loss"]},
-        "grad_norm": {
-            "recorded": found.recorded.header["grad_norm"],
-            "here": found.present.header["grad_norm"],
-        },
-        "calls": [_step_json(step) for step in worst(found, len(found.steps))],
+        "calls": [_step_json(step) for step in _worst_first(found)],
         "kernels": [_replay_json(replay) for replay in found.replays],
-        "recorded": found.recorded.header,
-        "here": found.present.header,
+        "recorded": _header_json(found.recorded.header),
+        "here": _header_json(found.present.header),
     }
 
 
-def worst(found: Judgement, count: int = _NUM_ROWS) -> list[Step]:
-    """Return the calls with the most error beyond what is explained, worst first."""
-    return sorted(found.steps, key=lambda step: -step.excess)[:count]
+def _worst_first(found: Judgement) -> list[Step]:
+    return sorted(found.steps, key=lambda step: -step.excess)
 
 
 def _start(found: Judgement) -> str:
     told: list[str] = []
     if found.parameters:
         told.append(
-            f"The parameters differ before the step: {_few(found.parameters)}. Look at what makes them: the seed, "
-            "the random generator, the model folder."
+            f"The parameters differ before the step: {_few(found.parameters)}. Look at what makes them: the "
+            "seed, the random generator, the model folder."
         )
     if found.batch:
         told.append(
-            f"The batch differs before the model has seen it: {_few(found.batch)}. Look at the data, its order and "
-            "the seed; in rl, answers are drawn from the policy, and one other token moves all that follow."
+            f"The batch differs before the model has seen it: {_few(found.batch)}. Look at the data, its "
+            "order, its shape and the seed; in rl, answers are drawn from the policy, and one other token "
+            "moves all that follow."
         )
     return " ".join(told)
 
 
 def _agreement(found: Judgement) -> str:
-    equal = sum(step.outgoing == 0 for step in found.steps)
-    most = max((step.outgoing for step in found.steps), default=0.0)
-    text = (
-        f"The step agrees: of {len(found.steps)} results {equal} are equal to the bit, and the rest differ by at most "
-        f"{most:.1e}, which rounding explains"
-    )
+    results = len(found.steps)
     formats = [run.header["compute_dtype"] for run in (found.recorded, found.present)]
+    most = max((step.outgoing for step in found.steps), default=0.0)
+    equal = sum(step.outgoing == 0 for step in found.steps)
+    text = f"The step agrees: all {results} results are equal to the bit"
+    if most:
+        text = f"The step agrees: its {results} results differ by at most {most:.1e}, which rounding explains"
+        text += f"; {equal} are equal to the bit"
     if formats[0] != formats[1]:
-        text += f" (recorded in {formats[0]}, here in {formats[1]}; to see more, use one precision)"
-    num_checked = sum(bool(replay.deviations) for replay in found.replays)
-    return f"{text}. {num_checked} kernel calls were repeated and err no more than their references allow."
+        text += f" (recorded in {formats[0]}, here in {formats[1]}: with one precision more would be seen)"
+    num_repeated = sum(bool(replay.deviations) for replay in found.replays)
+    return f"{text}. {num_repeated} kernel calls were repeated and err no more than their references allow."
 
 
-def _blame(found: Judgement, culprit: Culprit) -> str:
-    replay, deviation = culprit.replay, culprit.deviation
-    if replay is not None and deviation is not None:
-        return _blame_row(found, culprit, replay, deviation)
-    if culprit.step is None:
-        raise ValueError("a culprit without a failed replay is a call that departs")
-    departs = (
-        f"error {culprit.step.outgoing:.1e} from {culprit.step.incoming:.1e}, {culprit.step.excess:.3g} times what "
-        "rounding explains"
-    )
-    if replay is None:
-        inside = [item for item in found.replays if item.name.startswith(f"{_module(culprit)}:")]
-        return (
-            f"{culprit.name} departs in its {culprit.phase} pass ({departs}), not in a kernel: "
-            f"{len(inside)} kernel calls inside it agree with their references. Look at its own operators."
-        )
-    if replay.skipped:
-        return f"{_place(culprit.name)} departs in its {culprit.phase} pass ({departs}); it was not repeated: {replay.skipped}."
-    old, new = culprit.step.rows
-    return (
-        f"{_place(culprit.name)} departs in its {culprit.phase} pass ({departs}), but row '{new}' here errs no more "
-        f"than its reference. The recording's row '{old}' on {found.recorded.header['hardware']} is the suspect: "
-        "record here and compare there."
-    )
-
-
-def _blame_row(found: Judgement, culprit: Culprit, replay: Replay, deviation: Deviation) -> str:
+def _blame_row(found: Judgement, failure: Failure) -> str:
+    replay, deviation = failure.replay, failure.deviation
     format_ = found.present.header["compute_dtype"]
     text = (
-        f"{_place(culprit.name)}: row '{replay.row}' errs {_times(deviation.ratio)} its reference ({format_}, "
-        f"{deviation.phase}; {deviation.limit:g} times is allowed), {deviation.text}."
+        f"{_place(replay.name)}: row '{replay.row}' errs {deviation.ratio:.3g} times as much as its "
+        f"reference ({format_}, {deviation.phase}; {deviation.limit:g} times is allowed), "
+        f"{_tensor(deviation)} {deviation.text}."
     )
     here = deviation.reference_here
-    if here is not None and here <= deviation.limit and replay.row != "reference":
+    if here is not None and here <= deviation.limit and replay.row != REFERENCE:
         return (
-            f"{text} The reference row on this device errs {_times(here)} itself on the host: use "
-            f"kernel.rows.{replay.op}=reference and report the row."
+            f"{text} The reference row agrees on this device ({here:.3g} times): use "
+            f"kernel.rows.{replay.op}=reference, and report the row."
         )
     return (
-        f"{text} The reference row on this device errs, too: torch's own operators are at fault here; "
-        "report it to who makes them."
+        f"{text} The reference row errs here, too: operators of torch are at fault on this device; report it "
+        "to who makes them."
     )
+
+
+def _blame_call(found: Judgement, step: Step) -> str:
+    departs = (
+        f"departs in its {step.phase} pass: error {step.outgoing:.1e} from {step.incoming:.1e}, "
+        f"{step.excess:.3g} times what rounding explains"
+    )
+    replay = next((replay for replay in found.replays if replay.name == step.name), None)
+    if replay is None:
+        inside = [item for item in found.replays if item.name.startswith(f"{step.name}:")]
+        kernels = f"; the {len(inside)} kernel calls inside it agree with their references" if inside else ""
+        return f"{step.name} {departs}, not in a kernel{kernels}. Look at its own operators."
+    if replay.skipped:
+        return f"{_place(step.name)} {departs}. The call was not repeated: {replay.skipped}."
+    old, new = step.rows
+    return (
+        f"{_place(step.name)} {departs}, but row '{new}' agrees with its reference here. The suspect is the "
+        f"recording's row '{old}' on {found.recorded.header['hardware']}: record here, and compare there."
+    )
+
+
+def _tensor(deviation: Deviation) -> str:
+    if deviation.phase == BACKWARD:
+        return f"in the gradient of {deviation.tensor}"
+    return f"in {deviation.tensor}" if deviation.phase == UPDATE else f"in result {deviation.tensor}".rstrip()
 
 
 def _place(name: str) -> str:
     module, _, kernel = name.partition(":")
     return f"{module}: {kernel}" if kernel else module
-
-
-def _module(culprit: Culprit) -> str:
-    return culprit.name.removeprefix("gradient of ")
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:.3g} times as much as"
 
 
 def _few(names: list[str]) -> str:
@@ -164,24 +148,19 @@ def _runs(found: Judgement) -> list[str]:
     rows += [(name, str(old[name]), str(new[name])) for name in ("hardware", "precision")]
     rows += [(name, f"{old[name]:.7g}", f"{new[name]:.7g}") for name in ("loss", "grad_norm")]
     rows += [("torch", old["versions"]["torch"], new["versions"]["torch"])]
-    start = "equal" if found.drift == 0 else f"apart by up to {found.drift:.1e}"
-    text = [f"  {name:<12}{before:<24}{after}" for name, before, after in rows]
-    return [
-        *text,
-        f"  {'parameters':<12}{f'{len(found.parameters)} differ' if found.parameters else start}",
-        f"  {'batch':<12}{'differs' if found.batch else 'equal'}",
-    ]
+    differing = f"{len(found.parameters)} differ" if found.parameters else f"apart by up to {found.drift:.1e}"
+    rows += [("parameters", differing if found.drift else "equal", "")]
+    rows += [("batch", "differs" if found.batch else "equal", "")]
+    return [f"  {name:<12}{before:<24}{after}".rstrip() for name, before, after in rows]
 
 
 def _table(found: Judgement) -> list[str]:
-    if not found.steps:
+    if not found.same_start:
         return ["  Modules were not compared: the runs do not start alike."]
-    shown = [step for step in worst(found) if step.outgoing > 0]
-    if not shown:
-        return [f"  All {len(found.steps)} results are equal to the bit."]
+    shown = [step for step in _worst_first(found)[:_NUM_ROWS] if step.outgoing > 0]
     names = [f"{step.name} ({step.phase})" for step in shown]
-    width = max(map(len, names))
-    lines = [f"  {'call':<{width}}  error in  error out  explained  × explained  row"]
+    width = max(map(len, names), default=0)
+    lines = [f"  {'call':<{width}}  error in  error out  explained  × explained  row"] if shown else []
     for name, step in zip(names, shown, strict=True):
         rows = " → ".join(dict.fromkeys(row for row in step.rows if row))
         numbers = f"{step.incoming:>8.1e}  {step.outgoing:>9.1e}  {step.allowed:>9.1e}  {step.excess:>11.3g}"
@@ -195,31 +174,50 @@ def _failure_line(replay: Replay) -> str:
     return f"{replay.name} ({replay.row}): {told}"
 
 
-def _step_json(step: Step) -> dict[str, Any]:  # Any: JSON values
+def _culprit_json(found: Judgement) -> Json | None:
+    culprit = found.culprit
+    if culprit is None:
+        return None
+    failed = isinstance(culprit, Failure)
+    return {
+        "name": culprit.name,
+        "phase": culprit.phase,
+        "is_kernel": ":" in culprit.name,
+        "row": culprit.replay.row if failed else culprit.rows[1],
+        "ratio": _number(culprit.deviation.ratio) if failed else None,
+    }
+
+
+def _step_json(step: Step) -> Json:
     return {
         "name": step.name,
         "phase": step.phase,
         "place": step.place,
-        "error_in": step.incoming,
-        "error_out": step.outgoing,
-        "explained": step.allowed,
+        "error_in": _number(step.incoming),
+        "error_out": _number(step.outgoing),
+        "explained": _number(step.allowed),
+        "departs": step.excess > 1,
         "rows": list(step.rows),
     }
 
 
-def _replay_json(replay: Replay) -> dict[str, Any]:  # Any: JSON values
-    return {
-        "name": replay.name,
-        "row": replay.row,
-        "skipped": replay.skipped,
-        "deviations": [
-            {
-                "phase": item.phase,
-                "tensor": item.tensor,
-                "ratio": item.ratio,
-                "limit": item.limit,
-                "text": item.text,
-            }
-            for item in replay.deviations
-        ],
-    }
+def _replay_json(replay: Replay) -> Json:
+    deviations = [
+        {
+            "phase": item.phase,
+            "tensor": item.tensor,
+            "ratio": _number(item.ratio),
+            "limit": item.limit,
+            "text": item.text,
+        }
+        for item in replay.deviations
+    ]
+    return {"name": replay.name, "row": replay.row, "skipped": replay.skipped, "deviations": deviations}
+
+
+def _header_json(header: Json) -> Json:
+    return {**header, "loss": _number(header["loss"]), "grad_norm": _number(header["grad_norm"])}
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from portable.trace.recording import Recording
 from portable.trace.replay import Replay
 from portable.trace.step import StepSink, StepTraced, TracedStrategy
 from portable.trace.tracer import Tracer
+from portable.train.trainer import DivergedError
 
 logger = logging.getLogger(__name__)
 VERBS = ("pretrain", "sft", "rl")
@@ -53,13 +55,13 @@ class Request:
                 raise ConfigError(f"--{name}={value}; counts begin at 1")
 
     def elsewhere(self, overrides: Sequence[str]) -> Request:
-        """Return the same step with further ``overrides``, and on the hardware they name, or what is found here."""
+        """Return the same step with further ``overrides``, on the hardware they name or what is found here."""
         kept = tuple(word for word in self.overrides if not word.startswith(_HARDWARE))
         return replace(self, overrides=(*kept, *overrides))
 
 
 def trace(request: Request, *, replays: bool) -> tuple[Recording, list[Replay]]:
-    """Run the job to the end of the step; with ``replays`` also repeat each of its kernel calls by its reference.
+    """Run the job to the end of the step; with ``replays`` also repeat each kernel call by its reference.
 
     Nothing is left behind: the job works in a folder that is removed.
     Raises: ConfigError for a step that the job does not have, or for several processes.
@@ -71,8 +73,8 @@ def trace(request: Request, *, replays: bool) -> tuple[Recording, list[Replay]]:
     runtime = machine.runtime
     if runtime.group.size > 1:
         raise ConfigError(
-            f"trace follows one process, and this is one of {runtime.group.size}; start it without the launcher: "
-            "the job then runs on one device with strategy=single and all micro-batches of the step"
+            f"trace follows one process, and this is one of {runtime.group.size}; start it without the "
+            "launcher: the job then runs on one device, with all micro-batches of the step"
         )
     tracer = Tracer(replays=replays)
     recording = Recording(_describe_request(request))
@@ -81,15 +83,16 @@ def trace(request: Request, *, replays: bool) -> tuple[Recording, list[Replay]]:
     )
     sink = StepSink(strategy)
     runtime.kernels.observer = tracer.observe
-    _run(request, job, machine, replace(runtime, strategy=strategy), sink)
+    _run(request, job, machine, runtime, strategy, sink)
     recording.nodes = tracer.nodes
     if not recording.nodes:
         raise ConfigError(
-            f"--micro-batch={request.micro_batch}, but step {request.step} has {len(recording.losses)} micro-batches"
+            f"--micro-batch={request.micro_batch}, but step {request.step} has {len(recording.losses)}; name "
+            "one that it has"
         )
     recording.header |= _describe_run(job, runtime) | {
-        "loss": sink.values["loss"],
-        "grad_norm": sink.values["grad_norm"],
+        "loss": sink.values.get("loss", math.nan),
+        "grad_norm": sink.values.get("grad_norm", math.nan),
     }
     return recording, tracer.replays
 
@@ -108,15 +111,28 @@ def _prepare(job: MachineConfig, request: Request) -> None:
         job.num_questions = 1  # answered before training, for the report of a whole run
 
 
-def _run(request: Request, job: MachineConfig, machine: Machine, runtime: Runtime, sink: StepSink) -> None:
+def _run(
+    request: Request,
+    job: MachineConfig,
+    machine: Machine,
+    runtime: Runtime,
+    strategy: TracedStrategy,
+    sink: StepSink,
+) -> None:
     stage = stage_of(request.verb)
-    parts = {"runtime": lambda: runtime, "engine": lambda: machine.engine}
+    traced = replace(runtime, strategy=strategy)
+    parts = {"runtime": lambda: traced, "engine": lambda: machine.engine}
     with tempfile.TemporaryDirectory(prefix="portable-trace-") as folder:
         workspace = Workspace(Path(folder), sink)
         try:
             load_target(stage.target)(job, *(parts[name]() for name in stage.needs), workspace)
         except StepTraced:
             return
+        except DivergedError as error:  # a loss that is no number is what somebody may be looking for
+            if strategy.done:
+                logger.warning("the traced step: %s", error)
+                return
+            raise
     raise ConfigError(f"--step={request.step}, but the job ended before; name a step that it has")
 
 

@@ -1,7 +1,7 @@
 """The seams by which a step is watched: the strategy and the metrics that the trainer is given.
 
-The trainer knows nothing of it. It tells its strategy when a micro-batch begins, when its backward pass does, and
-when all gradients are there; and it writes the loss when the step is done.
+The trainer knows nothing of it. It tells its strategy when a micro-batch begins, when its backward pass does,
+and when all gradients are there; and it writes the loss when the step is done.
 """
 
 from __future__ import annotations

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NUM_BUCKETS = 257  # a prime: no dim of a model keeps step with it, so an error in one column meets all buckets
+NUM_BUCKETS = (
+    257  # a prime: no dim of a model keeps step with it, so an error in one column meets all buckets
+)
 _CHUNK = NUM_BUCKETS * 2**14  # elements that are added at a time; signs are kept for this many
 _MULTIPLIERS = (-0x61C8864680B583EB, -0x40A7B892E31B1A47)  # of splitmix64, as signed numbers
 _NUM_REMEMBERED = 8
@@ -113,10 +115,10 @@ def distance(recorded: Summary, present: Summary) -> float:
     0 means equal bits, or equal sketches in two number formats; infinite means other shapes, or other numbers
     of elements that are not finite.
     """
-    if recorded.digest == present.digest and recorded.dtype == present.dtype:
-        return 0.0
     if recorded.shape != present.shape or recorded.num_nonfinite != present.num_nonfinite:
         return math.inf
+    if recorded.digest == present.digest and recorded.dtype == present.dtype:
+        return 0.0
     apart = float(torch.linalg.vector_norm(recorded.sketch.double() - present.sketch.double()))
     if recorded.norm == 0:
         return math.inf if apart else 0.0
@@ -143,5 +145,7 @@ def _hashed_signs(start: int, count: int) -> Tensor:
 
 
 def _digest(host: Tensor) -> str:
-    data: Any = host.flatten().view(torch.uint8).numpy()  # Any: numpy's stubs know no buffers before Python 3.12
+    data: Any = (
+        host.flatten().view(torch.uint8).numpy()
+    )  # Any: numpy's stubs know no buffers before Python 3.12
     return hashlib.blake2b(data, digest_size=16).hexdigest()

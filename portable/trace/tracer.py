@@ -1,7 +1,7 @@
-"""Watches one micro-batch of a step: every module and every kernel, what goes in and what comes out, both ways.
+"""Watches one micro-batch of a step: what goes into every module and kernel and what comes out, both ways.
 
-The numbers of the step stay as they are. To tell the gradient that one call contributes from that of all uses of a
-tensor, each call is given a view of its own (``view_as``), which costs a node of the graph and no arithmetic.
+The numbers of the step stay as they are. To tell the gradient that one call contributes from that of all uses
+of a tensor, each call takes and returns views of its own (``view_as``): a node of the graph, no arithmetic.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Phase(Enum):
 class Tracer:
     """Notes the calls of one micro-batch in ``nodes``; with ``replays`` it repeats every kernel call.
 
-    ``observe`` is the observer of a ``KernelSet``, set before the model is built. One call's tensors are held at
-    a time, and between its forward and its backward pass those that autograd mostly holds anyway.
+    ``observe`` is the observer of a ``KernelSet``, set before the model is built. A kernel's tensors are held
+    between its forward and its backward pass, when autograd holds most of them anyway.
     """
 
     def __init__(self, *, replays: bool = False) -> None:

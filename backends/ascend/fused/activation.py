@@ -1,8 +1,8 @@
 """Gated activations by the NPU's fused operators.
 
-They take gate and up side by side in one tensor, which has to be made first. In units of one operand, with its
-``cat`` a forward pass moves 7 (5 without fusion), forward and backward 12 (14), and keeps 2 for the backward pass
-(3). Counted, not measured.
+They take gate and up side by side in one tensor, which has to be made first. In units of one operand, with
+its ``cat`` a forward pass moves 7 (5 without fusion), forward and backward 12 (14), and keeps 2 for the
+backward pass (3). Counted, not measured.
 Source: torch_npu 2.13.0, documentation and schemas of ``npu_swiglu`` and ``npu_geglu``.
 """
 
@@ -43,7 +43,9 @@ def geglu_tanh(gate: Tensor, up: Tensor) -> Tensor:
 
 def _geglu(gate: Tensor, up: Tensor, approximate: int) -> Tensor:
     joined = _side_by_side(gate, up)
-    return torch_npu.npu_geglu(joined, dim=-1, approximate=approximate, activate_left=True)[0].view(gate.shape)
+    return torch_npu.npu_geglu(joined, dim=-1, approximate=approximate, activate_left=True)[0].view(
+        gate.shape
+    )
 
 
 def _side_by_side(gate: Tensor, up: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 Shapes: B rows, T queries and S keys a row, N query heads, K key-value heads, H head_dim.
 Limits: head_dim to 768, 256 query heads, 1024 packed segments a call (more take more calls).
 Source: the schema of ``npu_fusion_attention`` in torch_npu 2.13.0 and its documentation: a mask is True where
-attention is *forbidden*; sparse modes 2 to 4 take a compressed mask of fixed size; lengths are cumulative, without
-the leading 0; row statistics come in eight equal lanes.
+attention is *forbidden*; sparse modes 2 to 4 take a compressed mask of fixed size; lengths are cumulative,
+without the leading 0; row statistics come in eight equal lanes.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def attention_with_lse(
     reference.check_attention(q_BTNH, k_BSKH, v_BSKH, align=align, window=window, sink_N=sink_N)
     if sink_N is not None:
         raise CapabilityError(
-            "attention__with_lse: whether softmax_max and softmax_sum of npu_fusion_attention count the sink is not "
-            "documented; set kernel.rows.attention__with_lse=reference"
+            "attention__with_lse: whether softmax_max and softmax_sum of npu_fusion_attention count the sink "
+            "is not documented; set kernel.rows.attention__with_lse=reference"
         )
     segments = reference.pair_segments(q_BTNH, k_BSKH, cu_seqlens, cu_seqlens_k)
     kernel = _Kernel(_View.of(segments, causal, align, window), _scale(q_BTNH, scale), None)
@@ -120,8 +120,8 @@ class _View:
             return cls(_ALL if not causal else _FROM_END if align == "end" else _FROM_START)
         if align == "start" and any(queries != keys for queries, keys in segments):
             raise CapabilityError(
-                f"attention: window={window} with align='start': npu_fusion_attention counts a band from the last "
-                "query and key; use align='end', as many queries as keys, or kernel.rows.attention=reference"
+                f"attention: window={window} with align='start': npu_fusion_attention counts a band from the "
+                "last query and key; use align='end', as many keys as queries, or the reference row"
             )
         reach = min(window - 1, _UNLIMITED)
         return cls(_BAND, reach, 0 if causal else reach)
@@ -148,7 +148,7 @@ class _Kernel:
 
     def packed(self, q_TNH: Tensor, k_SKH: Tensor, v_SKH: Tensor, segments: Segments) -> Statistics:
         """Attend within segments, none of them empty; statistics (T, N, 8)."""
-        query_ends, key_ends = (list(itertools.accumulate(lengths)) for lengths in zip(*segments, strict=True))
+        query_ends, key_ends = (list(itertools.accumulate(side)) for side in zip(*segments, strict=True))
         blind = any(self.view.num_blind(*segment) for segment in segments)
         return self._call(q_TNH, k_SKH, v_SKH, "TND", query_ends, key_ends, blind)
 
@@ -157,8 +157,11 @@ class _Kernel:
         out, maxima, sums = self.rows(q_BTNH, k_BSKH, v_BSKH)
         lse_BTN = (maxima[..., 0] + sums[..., 0].log()).transpose(1, 2)
         blind_T1 = self._blind([(q_BTNH.shape[1], k_BSKH.shape[1])], q_BTNH.device)
-        recompute = lambda v_BSKH: self.rows(q_BTNH.detach(), k_BSKH.detach(), v_BSKH)[0]  # noqa: E731
-        return out, _Lse.apply(q_BTNH, k_BSKH, lse_BTN, blind_T1, self.scale, recompute)
+
+        def mix(values_BSKH: Tensor) -> Tensor:
+            return self.rows(q_BTNH.detach(), k_BSKH.detach(), values_BSKH)[0]
+
+        return out, _Lse.apply(q_BTNH, k_BSKH, lse_BTN, blind_T1, self.scale, mix)
 
     def packed_with_lse(
         self, q_TNH: Tensor, k_SKH: Tensor, v_SKH: Tensor, segments: Segments
@@ -167,8 +170,11 @@ class _Kernel:
         out, maxima, sums = self.packed(q_TNH, k_SKH, v_SKH, segments)
         lse_TN = maxima[..., 0] + sums[..., 0].log()
         blind_T1 = self._blind(segments, q_TNH.device)
-        recompute = lambda v_SKH: self.packed(q_TNH.detach(), k_SKH.detach(), v_SKH, segments)[0]  # noqa: E731
-        return out, _Lse.apply(q_TNH, k_SKH, lse_TN, blind_T1, self.scale, recompute)
+
+        def mix(values_SKH: Tensor) -> Tensor:
+            return self.packed(q_TNH.detach(), k_SKH.detach(), values_SKH, segments)[0]
+
+        return out, _Lse.apply(q_TNH, k_SKH, lse_TN, blind_T1, self.scale, mix)
 
     def _blind(self, segments: Segments, device: torch.device) -> Tensor | None:
         """Return which queries see nothing, as (T, 1); None if all see something."""
@@ -210,8 +216,8 @@ class _Kernel:
 class _Lse(torch.autograd.Function):
     """Gives the log-sum-exp of the scores its gradient: d lse / d score is the softmax.
 
-    So d lse / d q is scale times an attention whose values are the keys, and d lse / d k the gradient of those
-    values. Shapes: q (..., N, H), lse (..., N), blind (T, 1).
+    So d lse / d q is scale times an attention whose values are the keys, and d lse / d k the gradient of
+    those values. Shapes: q (..., N, H), lse (..., N), blind (T, 1).
     """
 
     # Any: the context is torch's own
@@ -223,9 +229,9 @@ class _Lse(torch.autograd.Function):
         lse: Tensor,
         blind: Tensor | None,
         scale: float,
-        recompute: Callable[[Tensor], Tensor],
+        mix: Callable[[Tensor], Tensor],
     ) -> Tensor:
-        ctx.scale, ctx.recompute, ctx.blind = scale, recompute, blind
+        ctx.scale, ctx.mix, ctx.blind = scale, mix, blind
         ctx.save_for_backward(q, k)
         return lse.clone() if blind is None else lse.masked_fill(blind, -math.inf)
 
@@ -238,7 +244,7 @@ class _Lse(torch.autograd.Function):
         weights = (d_lse * ctx.scale).unsqueeze(-1)
         values = k.detach().requires_grad_()
         with torch.enable_grad():
-            mixed = ctx.recompute(values)
+            mixed = ctx.mix(values)
         (d_k,) = torch.autograd.grad(mixed, values, (weights * q).to(mixed.dtype))
         return (weights * mixed.detach()).to(q.dtype), d_k, None, None, None, None
 
@@ -272,7 +278,8 @@ def _in_batches(
     for index, (queries, _) in enumerate(segments):
         if index not in pieces:
             pieces[index] = [
-                part.new_full((queries, *part.shape[1:]), fill) for part, fill in zip(like, of_blind, strict=True)
+                part.new_full((queries, *part.shape[1:]), fill)
+                for part, fill in zip(like, of_blind, strict=True)
             ]
     columns = zip(*(pieces[index] for index in range(len(segments))), strict=True)
     return tuple(torch.cat(column) for column in columns)

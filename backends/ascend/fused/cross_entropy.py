@@ -3,8 +3,8 @@
 Shapes: N tokens, V vocabulary.
 Dtype: float32. The operator returns its loss in the format of the logits, which is too coarse in 16 bits.
 Limits: 200,000 rows a call (more take more calls).
-Source: torch_npu 2.13.0, documentation of ``npu_cross_entropy_loss``: every target must be a class, a negative
-ignore_index ignores nothing, and its z loss is not there yet; both are added here.
+Source: torch_npu 2.13.0, documentation of ``npu_cross_entropy_loss``: every target must be a class, a
+negative ignore_index ignores nothing, and its z loss is not there yet; both are added here.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, targets: Tensor, z_loss: float) -> Tensor:
         wide, classes = logits.float().contiguous(), targets.clamp(min=0).contiguous()
         losses, log_probs, *_ = torch_npu.npu_cross_entropy_loss(wide, classes, reduction="none")
-        # log(sum(exp)) is the largest logit less its log-probability, which is finite where the target's may not be.
+        # log(sum(exp)) is the largest logit less its log-probability, which is finite where the target's may
+        # not be.
         log_norms = wide.amax(-1) - log_probs.amax(-1) if z_loss else None
         if log_norms is not None:
             losses = losses + z_loss * log_norms.square()
@@ -65,7 +66,8 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         log_probs, targets, log_norms = ctx.saved_tensors
         classes = targets.clamp(min=0).contiguous()
-        # d z_loss lse^2 / d logits = 2 z_loss lse softmax: the operator gives softmax - onehot, so onehot is added.
+        # d z_loss lse^2 / d logits = 2 z_loss lse softmax: the operator gives softmax - onehot, so onehot is
+        # added.
         of_norm = None if log_norms is None else 2 * ctx.z_loss * log_norms * grad
         d_logits = torch_npu.npu_cross_entropy_loss_backward(
             (grad if of_norm is None else grad + of_norm).contiguous(), log_probs, classes, reduction="none"

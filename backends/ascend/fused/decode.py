@@ -2,10 +2,10 @@
 
 Shapes: B rows, S cached positions, P pages of C positions, M pages a row, N query heads, K key-value heads, H
 head_dim.
-Limits: 16-bit numbers (others go to the reference), no gradient, head_dim to 512, 256 query heads, 64 of them a
-key-value head; pages of a multiple of 16, at most 512 positions, and K * H to 65535.
-Source: the schema of ``npu_fused_infer_attention_score`` in torch_npu 2.13.0 and its documentation, for Q_S = 1: a
-mask is True where attention is *forbidden*, lengths lie on the host, inputs are contiguous.
+Limits: 16-bit numbers (others go to the reference), no gradient, head_dim to 512, 256 query heads, 64 of them
+a key-value head; pages of a multiple of 16, at most 512 positions, and K * H to 65535.
+Source: the schema of ``npu_fused_infer_attention_score`` in torch_npu 2.13.0 and its documentation, for Q_S =
+1: a mask is True where attention is *forbidden*, lengths lie on the host, inputs are contiguous.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def decode_attention(
 ) -> Tensor:
     """Compute ``decode_attention`` of the reference.
 
-    The lengths stay on the device, as a mask: to read them would stall it. The kernel is told how long the cache
-    is, and reads all of that.
+    The lengths stay on the device, as a mask: to read them would stall it. The kernel is told how long the
+    cache is, and reads all of that.
 
     Raises: as the reference; CapabilityError for a sink.
     """
@@ -76,7 +76,8 @@ def paged_attention(
     sink_N: Tensor | None = None,
     scale: float | None = None,
 ) -> Tensor:
-    """Compute ``paged_attention`` of the reference. Waits for the device: the kernel wants lengths from the host.
+    """Compute ``paged_attention`` of the reference. Waits for the device: the kernel wants lengths from the
+    host.
 
     Raises: as the reference; CapabilityError for a sink.
     """
@@ -117,16 +118,16 @@ def _refuse_sink(op: str, sink_N: Tensor | None) -> None:
 
 
 def _whole(x_BSKH: Tensor) -> Tensor:
-    """Return a contiguous cache. Where only the last positions of one were cut off, they are put back, which copies
-    nothing."""
+    """Return a contiguous cache. Where only its last positions were cut off, they are put back instead of
+    copying the rest.
+    """
     if x_BSKH.is_contiguous():
         return x_BSKH
     rows, positions, heads, size = x_BSKH.shape
     step, *inner = x_BSKH.stride()
-    end = x_BSKH.storage_offset() + rows * step
-    available = x_BSKH.untyped_storage().nbytes() // x_BSKH.element_size()
     is_cut = inner == [heads * size, size, 1] and step % inner[0] == 0 and step // inner[0] >= positions
-    if not is_cut or end > available:
+    end = x_BSKH.storage_offset() + rows * step
+    if not is_cut or end * x_BSKH.element_size() > x_BSKH.untyped_storage().nbytes():
         return x_BSKH.contiguous()
     return x_BSKH.as_strided((rows, step // inner[0], heads, size), x_BSKH.stride())
 

@@ -3,8 +3,8 @@
 Shapes: N tokens, D hidden, V vocabulary.
 Limits: 16-bit operands (others go to the reference), V of at least 128, D to 65534; CANN 9.0.0.
 Source: torch_npu 2.13.0, documentation of ``npu_fused_linear_online_max_sum``,
-``npu_fused_cross_entropy_loss_with_max_sum`` and their backward; CANN 8.5, aclnnFusedLinearOnlineMaxSum: the last
-index of the vocabulary is included.
+``npu_fused_cross_entropy_loss_with_max_sum`` and their backward; CANN 8.5, aclnnFusedLinearOnlineMaxSum: the
+last index of the vocabulary is included.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Mixture of experts by the NPU's fused operators.
 
 Shapes: N tokens, E experts, K experts a token, M = N * K rows in the order of their experts, D in, F out.
-Limits: the softmax gate chooses to 1024 experts a token; the sigmoid gate of 3 to 2048; permuting takes to 512 a
-token; grouped_matmul to 1024 experts.
-Source: torch_npu 2.13.0, documentation of the operators. The gates are documented for inference: they choose, and
-where a gradient is asked for torch computes the weights of what they chose.
+Limits: the softmax gate chooses to 1024 experts a token; the sigmoid gate of 3 to 2048; permuting takes to
+512 a token; grouped_matmul to 1024 experts.
+Source: torch_npu 2.13.0, documentation of the operators. The gates are documented for inference: they choose,
+and where a gradient is asked for torch computes the weights of what they chose.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Products of int8 numbers by the NPU's operators.
 
 Shapes: N rows, D in, O out.
-Limits: 16-bit x (others go to the reference), no gradient, D and O to 65535.
+Limits: 16-bit x, D and O to 65535 (the rest goes to the reference); no gradient.
 Source: torch_npu 2.13.0, documentation of ``npu_dynamic_quant`` and ``npu_quant_matmul``.
 """
 

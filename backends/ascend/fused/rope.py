@@ -2,8 +2,8 @@
 
 Shapes: B rows, T tokens, N heads, H head_dim, R rotated dims.
 Limits: R even and below 896; fewer than 1000 heads.
-Source: torch_npu 2.13.0, documentation of ``npu_rotary_mul``. For pairs of neighbours it takes one table for the
-whole batch only, and in both modes fewer than 1000 rows; so all rows go in as one long row.
+Source: torch_npu 2.13.0, documentation of ``npu_rotary_mul``. For pairs of neighbours it takes one table for
+the whole batch only, and in both modes fewer than 1000 rows; so all rows go in as one long row.
 """
 
 from __future__ import annotations

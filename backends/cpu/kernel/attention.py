@@ -66,6 +66,7 @@ def attention_with_lse(
     return _attend(q_BTNH, k_BSKH, v_BSKH, segments if cu_seqlens is not None else None, view)
 
 
+@torch.no_grad()
 def decode_attention(
     q_BNH: Tensor,
     k_cache_BSKH: Tensor,
@@ -76,7 +77,7 @@ def decode_attention(
     sink_N: Tensor | None = None,
     scale: float | None = None,
 ) -> Tensor:
-    """Compute ``decode_attention`` of the reference, reading no further than the longest row."""
+    """Compute ``decode_attention`` of the reference, reading no further than the longest row. Not differentiable."""
     check_decode(q_BNH, k_cache_BSKH, v_cache_BSKH, lengths_B, window, sink_N)
     longest = int(lengths_B.max()) if lengths_B.numel() else 0
     positions = torch.arange(longest, device=q_BNH.device)

@@ -30,7 +30,7 @@ def gather_log_probs(logits_NV: Tensor, targets_N: Tensor, *, temperature: float
     if not takes(logits_NV):
         return log_prob.gather_log_probs(logits_NV, targets_N, temperature=temperature)
     log_prob.check_logits("gather_log_probs", logits_NV, targets_N, temperature)
-    return -_Loss.apply(logits_NV, targets_N, 0.0, 1 / temperature)
+    return -_Loss.apply(logits_NV, targets_N, 0.0, temperature)
 
 
 def cross_entropy(logits_NV: Tensor, targets_N: Tensor, *, z_loss: float = 0.0) -> Tensor:
@@ -44,31 +44,31 @@ def cross_entropy(logits_NV: Tensor, targets_N: Tensor, *, z_loss: float = 0.0) 
 def _softmax(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
     if logits.dtype != torch.float32:
         return softmax_by_torch(logits, targets, temperature)
-    return _native.softmax_(logits, targets, 1 / temperature)
+    return _native.softmax_(logits, targets, temperature)
 
 
 class _Loss(torch.autograd.Function):
-    """lse - x[target] + z_loss lse^2 with x = logits * factor; keeps the logits and lse.
+    """lse - x[target] + z_loss lse^2 with x = logits / temperature; keeps the logits and lse.
 
-    d loss / d logits = factor (softmax (1 + 2 z_loss lse) - onehot(target)).
+    d loss / d logits = (softmax (1 + 2 z_loss lse) - onehot(target)) / temperature.
     """
 
     # Any: the context is torch's own
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, z_loss: float, factor: float) -> Tensor:
-        norms, chosen = _native.log_norm(dense(logits), targets.contiguous(), factor)
-        ctx.save_for_backward(logits, targets, norms)
-        ctx.z_loss, ctx.factor = z_loss, factor
-        losses = norms - chosen
-        return losses.addcmul_(norms, norms, value=z_loss) if z_loss else losses
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, z_loss: float, temperature: float) -> Tensor:
+        shifts, log_sums, chosen = _native.log_norm(dense(logits), targets.contiguous(), temperature)
+        ctx.save_for_backward(logits, targets, shifts, log_sums)
+        ctx.z_loss, ctx.temperature = z_loss, temperature
+        losses = (shifts - chosen) + log_sums
+        return losses + z_loss * (shifts + log_sums).square() if z_loss else losses
 
     @staticmethod
     @once_differentiable  # its stub loses the parameter's name
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        logits, targets, norms = ctx.saved_tensors
-        of_target = (grads[0] * ctx.factor).contiguous()
-        of_probs = of_target * (1 + 2 * ctx.z_loss * norms) if ctx.z_loss else of_target
+        logits, targets, shifts, log_sums = ctx.saved_tensors
+        of_target = (grads[0] / ctx.temperature).contiguous()
+        of_probs = of_target * (1 + 2 * ctx.z_loss * (shifts + log_sums)) if ctx.z_loss else of_target
         grad = _native.log_norm_backward(
-            dense(logits), targets.contiguous(), norms, of_probs, of_target, ctx.factor
+            dense(logits), targets.contiguous(), shifts, log_sums, of_probs, of_target, ctx.temperature
         )
         return grad, None, None, None

@@ -16,6 +16,7 @@ from portable.kernel.reference import decode as reference
 _native = load_native()
 
 
+@torch.no_grad()
 def decode_attention(
     q_BNH: Tensor,
     k_cache_BSKH: Tensor,
@@ -36,6 +37,7 @@ def decode_attention(
     return _attend(q_BNH, k_cache_BSKH, v_cache_BSKH, table_B1, lengths_B, window, sink_N, scale)
 
 
+@torch.no_grad()
 def paged_attention(
     q_BNH: Tensor,
     k_pages_PCKH: Tensor,
@@ -63,7 +65,6 @@ def paged_attention(
     return _attend(q_BNH, k_pages_PCKH, v_pages_PCKH, block_table_BM, lengths_B, window, sink_N, scale)
 
 
-@torch.no_grad()
 def _attend(
     q: Tensor,
     k_pages: Tensor,

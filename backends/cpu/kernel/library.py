@@ -67,8 +67,8 @@ def _per_row(x: Tensor) -> Tensor:
 
 # What each operator returns, for torch's tracing: shapes and formats without numbers.
 _FAKES: dict[str, Any] = {  # Any: each has its own signature
-    "softmax_": lambda logits, targets, factor: _per_row(logits),
-    "log_norm": lambda logits, targets, factor: (_per_row(logits), _per_row(logits)),
+    "softmax_": lambda logits, *_: _per_row(logits),
+    "log_norm": lambda logits, *_: tuple(_per_row(logits) for _ in range(3)),
     "log_norm_backward": lambda logits, *_: logits.new_empty(logits.shape),
     "packed_dequantize": lambda codes, scales, zeros, like, bits, group_size: like.new_empty(
         codes.shape[0], codes.shape[1] // bits * 32

@@ -4,114 +4,123 @@
 namespace portable {
 namespace {
 
-struct RowSum {
-  float shift;  // what was subtracted before the exponentials: the greatest logit
-  float sum;
-  float log_norm() const { return shift + std::log(sum); }
+// What is done to a logit first. Dividing by a temperature costs as much as half the exponential, so 1 is apart.
+struct AsItIs {
+  float operator()(float logit) const { return logit; }
+};
+struct Tempered {
+  float temperature;
+  float operator()(float logit) const { return logit / temperature; }
 };
 
-// Torch's rule for a row whose greatest logit is infinite: nothing is subtracted.
-inline float shift_of(float greatest) { return std::isinf(greatest) ? 0.0f : greatest; }
+template <typename Body>
+void with_temperature(double temperature, const Body& body) {
+  if (temperature == 1.0) {
+    body(AsItIs{});
+  } else {
+    body(Tempered{static_cast<float>(temperature)});
+  }
+}
 
-template <typename T>
-float greatest_of(const T* row, int64_t size, float factor) {
+// What is subtracted before the exponentials: the greatest logit, or by torch's rule nothing where that is infinite.
+template <typename T, typename Temper>
+float shift_of(const T* row, int64_t size, Temper temper) {
   float greatest = -kInfinity;
 #pragma omp simd reduction(max : greatest)
   for (int64_t i = 0; i < size; ++i) {
-    const float x = wide(row[i]) * factor;
+    const float x = temper(wide(row[i]));
     greatest = greatest < x ? x : greatest;
   }
-  return greatest;
+  return std::isinf(greatest) ? 0.0f : greatest;
 }
 
-template <typename T>
-RowSum sum_of(const T* row, int64_t size, float factor) {
-  const float shift = shift_of(greatest_of(row, size, factor));
-  float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < size; ++i) sum += exponential(wide(row[i]) * factor - shift);
-  return {shift, sum};
-}
-
-// Puts softmax(logits * factor) in the place of float32 logits and returns the log of each row's target.
-Tensor softmax_(Tensor logits, Tensor targets, double factor) {
+// Puts softmax(logits / temperature) in the place of float32 logits and returns the log of each row's target.
+Tensor softmax_(Tensor logits, Tensor targets, double temperature) {
   const int64_t num_rows = logits.size(0), size = logits.size(1);
   Tensor log_probs = torch::stable::new_empty(logits, {num_rows});
   float* const all = write<float>(logits);
   const int64_t* const target = read<int64_t>(targets);
   float* const out = write<float>(log_probs);
-  const float scale = static_cast<float>(factor);
-  torch::stable::parallel_for(0, num_rows, grain(4 * size), [&](int64_t begin, int64_t end) {
-    for (int64_t n = begin; n < end; ++n) {
-      float* const row = all + n * size;
-      const float shift = shift_of(greatest_of(row, size, scale));
-      const float aimed = row[target[n]] * scale - shift;
-      float sum = 0.0f;
+  with_temperature(temperature, [&](auto temper) {
+    torch::stable::parallel_for(0, num_rows, grain(4 * size), [&](int64_t begin, int64_t end) {
+      for (int64_t n = begin; n < end; ++n) {
+        float* const row = all + n * size;
+        const float shift = shift_of(row, size, temper);
+        const float aimed = temper(row[target[n]]) - shift;
+        float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
-      for (int64_t i = 0; i < size; ++i) {
-        const float e = exponential(row[i] * scale - shift);
-        row[i] = e;
-        sum += e;
-      }
-      const float inverse = 1.0f / sum;
+        for (int64_t i = 0; i < size; ++i) {
+          const float e = exponential(temper(row[i]) - shift);
+          row[i] = e;
+          sum += e;
+        }
+        const float inverse = 1.0f / sum;
 #pragma omp simd
-      for (int64_t i = 0; i < size; ++i) row[i] *= inverse;
-      out[n] = aimed - std::log(sum);
-    }
+        for (int64_t i = 0; i < size; ++i) row[i] *= inverse;
+        out[n] = aimed - std::log(sum);
+      }
+    });
   });
   return log_probs;
 }
 
-// log sum exp(logits * factor) of each row, and each row's logit * factor at its target (0 for a negative one).
-std::tuple<Tensor, Tensor> log_norm(Tensor logits, Tensor targets, double factor) {
+// Of each row of x = logits / temperature, dense in memory: the greatest x, log sum exp(x - greatest), and x at the target.
+// All 0 for a negative target. The first two are kept apart since their sum would lose digits of the second.
+std::tuple<Tensor, Tensor, Tensor> log_norm(Tensor logits, Tensor targets, double temperature) {
   const int64_t num_rows = logits.size(0), size = logits.size(1), stride = logits.stride(0);
-  Tensor norms = torch::stable::new_empty(logits, {num_rows}, ScalarType::Float);
-  Tensor aimed = torch::stable::new_empty(logits, {num_rows}, ScalarType::Float);
+  Tensor shifts = torch::stable::new_zeros(logits, {num_rows}, ScalarType::Float);
+  Tensor log_sums = torch::stable::new_zeros(logits, {num_rows}, ScalarType::Float);
+  Tensor aimed = torch::stable::new_zeros(logits, {num_rows}, ScalarType::Float);
   const int64_t* const target = read<int64_t>(targets);
-  float* const norm_out = write<float>(norms);
-  float* const aimed_out = write<float>(aimed);
-  const float scale = static_cast<float>(factor);
+  float *const shift_out = write<float>(shifts), *const sum_out = write<float>(log_sums), *const aimed_out = write<float>(aimed);
   call_with_type(logits.scalar_type(), [&]<typename T>(T) {
     const T* const all = read<T>(logits);
-    torch::stable::parallel_for(0, num_rows, grain(4 * size), [&](int64_t begin, int64_t end) {
-      for (int64_t n = begin; n < end; ++n) {
-        const T* const row = all + n * stride;
-        norm_out[n] = target[n] < 0 ? 0.0f : sum_of(row, size, scale).log_norm();
-        aimed_out[n] = target[n] < 0 ? 0.0f : wide(row[target[n]]) * scale;
-      }
+    with_temperature(temperature, [&](auto temper) {
+      torch::stable::parallel_for(0, num_rows, grain(4 * size), [&](int64_t begin, int64_t end) {
+        for (int64_t n = begin; n < end; ++n) {
+          if (target[n] < 0) continue;
+          const T* const row = all + n * stride;
+          const float shift = shift_of(row, size, temper);
+          float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+          for (int64_t i = 0; i < size; ++i) sum += exponential(temper(wide(row[i])) - shift);
+          shift_out[n] = shift;
+          sum_out[n] = std::log(sum);
+          aimed_out[n] = temper(wide(row[target[n]]));
+        }
+      });
     });
   });
-  return {norms, aimed};
+  return {shifts, log_sums, aimed};
 }
 
-// weight_probs * softmax(logits * factor) - weight_target * onehot(target), row by row; 0 for a negative target.
+// weight_probs * softmax(logits / temperature) - weight_target * onehot(target), row by row; 0 for a negative target.
 Tensor log_norm_backward(
-    Tensor logits, Tensor targets, Tensor norms, Tensor weight_probs, Tensor weight_target, double factor) {
+    Tensor logits, Tensor targets, Tensor shifts, Tensor log_sums, Tensor weight_probs, Tensor weight_target,
+    double temperature) {
   const int64_t num_rows = logits.size(0), size = logits.size(1), stride = logits.stride(0);
   Tensor grad = torch::stable::new_empty(logits, {num_rows, size});
   const int64_t* const target = read<int64_t>(targets);
-  const float* const norm = read<float>(norms);
-  const float* const of_probs = read<float>(weight_probs);
-  const float* const of_target = read<float>(weight_target);
-  const float scale = static_cast<float>(factor);
+  const float *const shift = read<float>(shifts), *const log_sum = read<float>(log_sums);
+  const float *const of_probs = read<float>(weight_probs), *const of_target = read<float>(weight_target);
   call_with_type(logits.scalar_type(), [&]<typename T>(T) {
     const T* const all = read<T>(logits);
     T* const out = write<T>(grad);
-    torch::stable::parallel_for(0, num_rows, grain(4 * size), [&](int64_t begin, int64_t end) {
-      for (int64_t n = begin; n < end; ++n) {
-        const T* const row = all + n * stride;
-        T* const line = out + n * size;
-        if (target[n] < 0) {
-          for (int64_t i = 0; i < size; ++i) line[i] = narrow<T>(0.0f);
-          continue;
-        }
-        const float log_sum = norm[n], weight = of_probs[n];
+    with_temperature(temperature, [&](auto temper) {
+      torch::stable::parallel_for(0, num_rows, grain(4 * size), [&](int64_t begin, int64_t end) {
+        for (int64_t n = begin; n < end; ++n) {
+          const T* const row = all + n * stride;
+          T* const line = out + n * size;
+          if (target[n] < 0) {
+            std::fill(line, line + size, narrow<T>(0.0f));
+            continue;
+          }
+          const auto prob = [&](T logit) { return exponential(temper(wide(logit)) - shift[n] - log_sum[n]); };
 #pragma omp simd
-        for (int64_t i = 0; i < size; ++i)
-          line[i] = narrow<T>(weight * exponential(wide(row[i]) * scale - log_sum));
-        const float p = exponential(wide(row[target[n]]) * scale - log_sum);
-        line[target[n]] = narrow<T>(weight * p - of_target[n]);
-      }
+          for (int64_t i = 0; i < size; ++i) line[i] = narrow<T>(of_probs[n] * prob(row[i]));
+          line[target[n]] = narrow<T>(of_probs[n] * prob(row[target[n]]) - of_target[n]);
+        }
+      });
     });
   });
   return grad;
@@ -120,11 +129,11 @@ Tensor log_norm_backward(
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(portable_cpu, m) {
-  m.def("softmax_(Tensor(a!) logits, Tensor targets, float factor) -> Tensor");
-  m.def("log_norm(Tensor logits, Tensor targets, float factor) -> (Tensor, Tensor)");
+  m.def("softmax_(Tensor(a!) logits, Tensor targets, float temperature) -> Tensor");
+  m.def("log_norm(Tensor logits, Tensor targets, float temperature) -> (Tensor, Tensor, Tensor)");
   m.def(
-      "log_norm_backward(Tensor logits, Tensor targets, Tensor norms, Tensor weight_probs, Tensor weight_target, float factor)"
-      " -> Tensor");
+      "log_norm_backward(Tensor logits, Tensor targets, Tensor shifts, Tensor log_sums, Tensor weight_probs, Tensor weight_target, "
+      "float temperature) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(portable_cpu, CPU, m) {

@@ -9,12 +9,13 @@ namespace {
 // The weight's gradient is summed over this many blocks of rows first, whatever the number of threads: the same bits on all.
 constexpr int64_t kBlocks = 16;
 
+// In float64: the error of this one number is an error of the whole row.
 template <typename T>
-float inverse_rms(const T* row, int64_t size, float eps) {
-  float sum = 0.0f;
+float inverse_rms(const T* row, int64_t size, double eps) {
+  double sum = 0.0;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < size; ++i) sum += wide(row[i]) * wide(row[i]);
-  return 1.0f / std::sqrt(sum / static_cast<float>(size) + eps);
+  for (int64_t i = 0; i < size; ++i) sum += static_cast<double>(wide(row[i])) * static_cast<double>(wide(row[i]));
+  return static_cast<float>(1.0 / std::sqrt(sum / static_cast<double>(size) + eps));
 }
 
 // With `plus_one` everything is rounded once, at the end; else the normed row first, as the reference does.
@@ -43,7 +44,7 @@ std::tuple<Tensor, Tensor> rms_norm(Tensor x, Tensor weight, double eps, bool pl
     T* const out = write<T>(y);
     torch::stable::parallel_for(0, num_rows, grain(size), [&](int64_t begin, int64_t end) {
       for (int64_t n = begin; n < end; ++n) {
-        by[n] = inverse_rms(in + n * size, size, static_cast<float>(eps));
+        by[n] = inverse_rms(in + n * size, size, eps);
         scale_row(in + n * size, w, by[n], plus_one, size, out + n * size);
       }
     });
@@ -69,7 +70,7 @@ std::tuple<Tensor, Tensor, Tensor> add_rms_norm(Tensor x, Tensor residual, Tenso
         for (int64_t i = at; i < at + size; ++i) {
           s[i] = narrow<T>(wide(left[i]) + wide(right[i]));
         }
-        by[n] = inverse_rms(s + at, size, static_cast<float>(eps));
+        by[n] = inverse_rms(s + at, size, eps);
         scale_row(s + at, w, by[n], false, size, out + at);
       }
     });

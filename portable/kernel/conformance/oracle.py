@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -105,11 +106,14 @@ def differentiate(
     ]
     if not case.leaves or not roots:
         return dict.fromkeys(case.leaves)
-    found: tuple[Tensor | None, ...] = torch.autograd.grad(
-        [root for root, _ in roots],
-        [inputs[name] for name in case.leaves],
-        [cotangent for _, cotangent in roots],
-        allow_unused=True,
+    found = cast(
+        "Sequence[Tensor | None]",  # the stub forgets that a leaf may be unused
+        torch.autograd.grad(
+            [root for root, _ in roots],
+            [inputs[name] for name in case.leaves],
+            [cotangent for _, cotangent in roots],
+            allow_unused=True,
+        ),
     )
     return {
         name: None if grad is None else grad.detach().cpu()

@@ -41,7 +41,7 @@ def record(corpus: str, file: str, *overrides: str) -> dict[str, Any]:
 
 
 def compare(file: str, cases: str) -> dict[str, Any]:
-    """Return what each of the named ``cases``, lists of overrides as JSON, says of ``file``, as text and as JSON."""
+    """Return what is said of ``file`` under each of the named ``cases``: lists of overrides, in JSON."""
     found: dict[str, Any] = {}
     for name, overrides in json.loads(cases).items():
         with wrong_residual() if name == "outside of a kernel" else contextlib.nullcontext():

@@ -1,4 +1,4 @@
-"""Kernel rows of the simulated accelerator that are right in every layer but layer 3, as a package of a third party.
+"""Kernel rows of the simulated accelerator that are right but in layer 3, as a package of a third party.
 
 They are never picked unless ``kernel.rows`` names them.
 """

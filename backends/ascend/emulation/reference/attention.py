@@ -173,7 +173,9 @@ def check_inputs(call: Call, query: Tensor, key: Tensor, value: Tensor) -> None:
     if not 1 <= num_heads <= _MAX_HEADS:
         raise Rejected(f"{call.op}: {num_heads} query heads; the kernel takes 1 to {_MAX_HEADS}")
     if len(call.query_ends or []) > _MAX_SEQUENCES:
-        raise Rejected(f"{call.op}: {len(call.query_ends or [])} sequences; the kernel takes {_MAX_SEQUENCES}")
+        raise Rejected(
+            f"{call.op}: {len(call.query_ends or [])} sequences; the kernel takes {_MAX_SEQUENCES}"
+        )
     if call.sink is not None and (call.sink.shape != (num_heads,) or call.sink.dtype != torch.float32):
         raise Rejected(
             f"{call.op}: sink {tuple(call.sink.shape)} {call.sink.dtype} must be ({num_heads},) in float32"

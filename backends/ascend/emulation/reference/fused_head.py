@@ -27,14 +27,15 @@ def npu_fused_linear_online_max_sum(
     vocab_end_index: int,
     return_logits: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return maxima, sums of exp(logit - maximum), logit - maximum at the target, which targets lie elsewhere (a
-    bit each), the targets' columns, and the logits on request. The last index is included."""
+    """Return row maxima, sums of exp(logit - maximum), and logit - maximum of the targets; which targets lie
+    elsewhere, a bit each; the targets' columns; and on request the logits. The last index is included.
+    """
     op = "npu_fused_linear_online_max_sum"
     _check_operands(op, input, weight)
     if not 0 <= vocab_start_index <= vocab_end_index < vocab_start_index + weight.shape[0]:
         raise Rejected(
-            f"{op}: the vocabulary from {vocab_start_index} to {vocab_end_index}, both included, does not fit a "
-            f"weight of {weight.shape[0]} rows"
+            f"{op}: the vocabulary from {vocab_start_index} to {vocab_end_index}, both included, does not "
+            f"fit a weight of {weight.shape[0]} rows"
         )
     logits = input.float() @ weight.float().T
     maximum = logits.amax(-1)

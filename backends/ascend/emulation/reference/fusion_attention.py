@@ -171,10 +171,7 @@ def npu_fusion_attention_grad(
         sink=sink,
     )
     keeps = draw_keeps(call, query, key, seed, offset)
-    gradients = attend_backward(
-        call, (query, key, value), keeps, (softmax_max, softmax_sum, attention_in), dy
-    )
-    return gradients
+    return attend_backward(call, (query, key, value), keeps, (softmax_max, softmax_sum, attention_in), dy)
 
 
 @reference("npu::npu_fusion_attention_v2")
@@ -407,7 +404,4 @@ def npu_fusion_attention_grad_v3(
     )
     state = (0, 0) if seed is None or offset is None else (int(seed), int(offset))
     keeps = draw_keeps(call, query, key, *state)
-    gradients = attend_backward(
-        call, (query, key, value), keeps, (softmax_max, softmax_sum, attention_in), dy
-    )
-    return gradients
+    return attend_backward(call, (query, key, value), keeps, (softmax_max, softmax_sum, attention_in), dy)

@@ -65,8 +65,9 @@ def npu_fused_infer_attention_score(
 ) -> tuple[Tensor, Tensor]:
     """Return attention (as the query) and, on request, log(sum(exp(scores))) (B, N, 1, 1), else a zero.
 
-    With one query a row ``pre_tokens``, ``next_tokens``, ``sparse_mode`` and ``actual_seq_lengths`` do nothing. A
-    row without keys gives zeros; what a row gives whose keys are all masked is not documented, here it is NaN.
+    With one query a row ``pre_tokens``, ``next_tokens``, ``sparse_mode`` and ``actual_seq_lengths`` do
+    nothing. A row without keys gives zeros; what a row gives whose keys are all masked is not documented,
+    here it is NaN.
     """
     cover_only(
         _OP,
@@ -99,26 +100,34 @@ def npu_fused_infer_attention_score(
     if block_table is None:
         keys, values = (_heads(x, input_layout, groups) for x in (key, value))
     else:
-        _check_pages(query, key, block_table, actual_seq_lengths_kv, block_size, groups)
+        _check_pages(query, key, block_table, actual_seq_lengths_kv, block_size)
         keys, values = (_gather(x, block_table, groups) for x in (key, value))
+    lengths = _lengths(actual_seq_lengths_kv, query.shape[0], keys.shape[2]).to(query.device)
+    out, lse = _attend(queries, keys, values, lengths, atten_mask, scale)
+    return _joined(out, input_layout).to(query.dtype), lse if softmax_lse_flag else lse.new_zeros(1)
+
+
+def _attend(
+    queries: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, mask: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Return the output (B, N, 1, D) and its log-sum-exp (B, N, 1, 1), in float32."""
     num_keys = keys.shape[2]
-    lengths = _lengths(actual_seq_lengths_kv, query.shape[0], num_keys)
-    forbidden = torch.arange(num_keys, device=query.device) >= lengths.to(query.device)[:, None]
-    if atten_mask is not None:
-        forbidden = forbidden | _mask(atten_mask, query.shape[0], num_keys)
-    repeats = num_heads // groups
+    read = torch.arange(num_keys, device=queries.device) < lengths[:, None]
+    seen = read if mask is None else read & ~_mask(mask, len(lengths), num_keys)
     # What is not read must not reach the result, not even as nan.
-    used = (torch.arange(num_keys, device=query.device) < lengths.to(query.device)[:, None])[:, None, :, None]
+    repeats = queries.shape[1] // keys.shape[1]
     keys, values = (
-        x.float().masked_fill(~used, 0.0).repeat_interleave(repeats, 1) for x in (keys, values)
+        x.float().masked_fill(~read[:, None, :, None], 0.0).repeat_interleave(repeats, 1)
+        for x in (keys, values)
     )
-    scores = (queries.float() @ keys.mT * scale).masked_fill(forbidden[:, None, None], -torch.inf)
-    out = (scores.softmax(-1) @ values).masked_fill((lengths == 0).to(query.device)[:, None, None, None], 0.0)
-    lse = scores.logsumexp(-1, keepdim=True) if softmax_lse_flag else out.new_zeros(1)
-    return _joined(out, input_layout).to(query.dtype), lse
+    scores = (queries.float() @ keys.mT * scale).masked_fill(~seen[:, None, None], -torch.inf)
+    out = (scores.softmax(-1) @ values).masked_fill((lengths == 0)[:, None, None, None], 0.0)
+    return out, scores.logsumexp(-1, keepdim=True)
 
 
-def _check(query: Tensor, key: Tensor, value: Tensor, num_heads: int, groups: int, inner_precise: int) -> None:
+def _check(
+    query: Tensor, key: Tensor, value: Tensor, num_heads: int, groups: int, inner_precise: int
+) -> None:
     if query.dtype not in _FORMATS or not query.dtype == key.dtype == value.dtype:
         raise Rejected(
             f"{_OP}: query, key and value must be float16 or bfloat16 alike; got {query.dtype}, {key.dtype}, "
@@ -130,22 +139,22 @@ def _check(query: Tensor, key: Tensor, value: Tensor, num_heads: int, groups: in
         raise Rejected(f"{_OP}: key {tuple(key.shape)} and value {tuple(value.shape)} must have one shape")
     if num_heads > _MAX_HEADS or num_heads % groups or num_heads // groups > _MAX_GROUP:
         raise Rejected(
-            f"{_OP}: {num_heads} query heads for {groups}; it takes up to {_MAX_HEADS}, a multiple of the others, "
-            f"at most {_MAX_GROUP} for each"
+            f"{_OP}: {num_heads} query heads for {groups}; it takes up to {_MAX_HEADS}, a multiple of the "
+            f"others, at most {_MAX_GROUP} for each"
         )
     if inner_precise not in (0, 1):
         raise Rejected(f"{_OP}: inner_precise={inner_precise}; with one query a row it is 0 or 1")
 
 
 def _check_pages(
-    query: Tensor, key: Tensor, block_table: Tensor, lengths: list[int] | None, block_size: int, groups: int
+    query: Tensor, key: Tensor, block_table: Tensor, lengths: list[int] | None, block_size: int
 ) -> None:
     if key.dim() != 3:
         raise NotEmulated(f"{_OP}: the emulator covers pages of (pages, positions, heads * head_dim)")
     if key.shape[1] != block_size or block_size % _PAGE_STEP or not 0 < block_size <= _MAX_PAGE:
         raise Rejected(
-            f"{_OP}: block_size={block_size} for pages of {key.shape[1]}; it is a multiple of {_PAGE_STEP} up to "
-            f"{_MAX_PAGE}"
+            f"{_OP}: block_size={block_size} for pages of {key.shape[1]}; it is a multiple of {_PAGE_STEP} "
+            f"up to {_MAX_PAGE}"
         )
     if key.shape[2] > _MAX_WIDTH:
         raise Rejected(f"{_OP}: {key.shape[2]} numbers a position; pages take up to {_MAX_WIDTH}")
@@ -156,7 +165,8 @@ def _check_pages(
         raise Rejected(f"{_OP}: block_table must be a contiguous int32 matrix")
     if block_table.shape[0] != query.shape[0] or block_table.shape[1] < needed:
         raise Rejected(
-            f"{_OP}: block_table {tuple(block_table.shape)} must have {query.shape[0]} rows of {needed} pages or more"
+            f"{_OP}: block_table {tuple(block_table.shape)} must have {query.shape[0]} rows of {needed} "
+            "pages or more"
         )
 
 
@@ -190,10 +200,14 @@ def _lengths(given: list[int] | None, num_rows: int, num_keys: int) -> Tensor:
     if given is None:
         given = [num_keys]
     if len(given) != 1 and len(given) < num_rows:
-        raise Rejected(f"{_OP}: {len(given)} actual_seq_lengths_kv for {num_rows} rows; give one, or one for each")
+        raise Rejected(
+            f"{_OP}: {len(given)} actual_seq_lengths_kv for {num_rows} rows; give one, or one for each"
+        )
     lengths = torch.tensor([int(length) for length in given])[:num_rows]
     if bool(((lengths < 0) | (lengths > num_keys)).any()) or num_keys > _MAX_KEYS:
-        raise Rejected(f"{_OP}: actual_seq_lengths_kv {given[:8]} must lie in 0 to {num_keys}, at most {_MAX_KEYS}")
+        raise Rejected(
+            f"{_OP}: actual_seq_lengths_kv {given[:8]} must lie in 0 to {num_keys}, at most {_MAX_KEYS}"
+        )
     return lengths.expand(num_rows)
 
 
@@ -203,5 +217,7 @@ def _mask(mask: Tensor, num_rows: int, num_keys: int) -> Tensor:
         raise Rejected(f"{_OP}: atten_mask must be a contiguous bool, int8 or uint8, True where forbidden")
     shapes = [(rows, *middle, num_keys) for rows in {1, num_rows} for middle in ((1, 1), (1,), ())]
     if tuple(mask.shape) not in shapes or (mask.dim() == 3 and mask.shape[0] != 1):
-        raise Rejected(f"{_OP}: atten_mask {tuple(mask.shape)} must be (B, 1, 1, {num_keys}) or one row of it")
+        raise Rejected(
+            f"{_OP}: atten_mask {tuple(mask.shape)} must be (B, 1, 1, {num_keys}) or one row of it"
+        )
     return mask.reshape(-1, num_keys).bool()

@@ -151,7 +151,11 @@ def npu_grouped_matmul_add(
     op = "npu_grouped_matmul_add"
     if not transpose_x or transpose_weight or group_type != _BY_INNER:
         raise Rejected(f"{op}: only transpose_x=True, transpose_weight=False, group_type=2 are supported")
-    if x.dtype not in (torch.float16, torch.bfloat16) or x.dtype != weight.dtype or input.dtype != torch.float32:
+    if (
+        x.dtype not in (torch.float16, torch.bfloat16)
+        or x.dtype != weight.dtype
+        or input.dtype != torch.float32
+    ):
         raise Rejected(
             f"{op}: x and weight must be float16 or bfloat16 alike and input float32; got {x.dtype}, "
             f"{weight.dtype}, {input.dtype}"
@@ -181,7 +185,9 @@ def npu_dynamic_quant(
     if dst_type not in (None, _INT8) or quant_mode != "pertoken":
         raise NotEmulated(f"{op}: the emulator covers int8 and quant_mode pertoken")
     if input.dtype not in (torch.float16, torch.bfloat16) or input.dim() < 2:
-        raise Rejected(f"{op}: {input.dtype} of {input.dim()} dims; it takes float16 and bfloat16 of at least 2")
+        raise Rejected(
+            f"{op}: {input.dtype} of {input.dim()} dims; it takes float16 and bfloat16 of at least 2"
+        )
     x = input.float() if smooth_scales is None else input.float() * smooth_scales.float()
     scale = x.abs().amax(-1) / _INT8_MAX
     divisor = scale.masked_fill(scale == 0, 1.0).unsqueeze(-1)

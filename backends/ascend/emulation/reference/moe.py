@@ -39,8 +39,10 @@ def npu_moe_gating_top_k_softmax_v2(
     renorm: int | None = 0,
     output_softmax: bool | None = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the k largest of softmax(x), or with ``renorm`` the softmax of the k largest, their experts, and on
-    request softmax(x)."""
+    """Return the k largest of softmax(x), their experts, and on request softmax(x).
+
+    With ``renorm`` the first is the softmax of the k largest of x.
+    """
     op = "npu_moe_gating_top_k_softmax_v2"
     cover_only(op, finished=finished)
     _check_gate(op, x, (2, 3), k, _MAX_CHOICES)
@@ -73,10 +75,11 @@ def npu_moe_gating_top_k(
     routed_scaling_factor: float = 1.0,
     eps: float = 1e-20,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the weights of the k experts with the largest norm(x) + bias, the experts, and norm(x) on request.
+    """Return the weights of the k experts with the largest norm(x) + bias, the experts, and norm(x) on
+    request.
 
-    The norm is sigmoid (``norm_type`` 1) or softmax (0). Weights are norm(x) of the chosen, for sigmoid as shares
-    of their sum, times ``routed_scaling_factor``.
+    The norm is sigmoid (``norm_type`` 1) or softmax (0). Weights are norm(x) of the chosen, for sigmoid as
+    shares of their sum, times ``routed_scaling_factor``.
     """
     op = "npu_moe_gating_top_k"
     cover_only(op, input_ids=input_ids, tid2eid=tid2eid)
@@ -99,14 +102,16 @@ def npu_moe_gating_top_k(
 
 
 def _largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k largest of each row and where they are; of equal ones the first, which is an assumption."""
+    """Return the k largest of each row and where they are; of equal ones the first (an assumption)."""
     ordered, where = values.sort(dim=-1, descending=True, stable=True)
     return ordered[..., :k], where[..., :k]
 
 
 def _check_gate(op: str, x: Tensor, ranks: tuple[int, ...], k: int, most: int) -> None:
     if x.dim() not in ranks or x.numel() == 0:
-        raise Rejected(f"{op}: x {tuple(x.shape)} must have {' or '.join(map(str, ranks))} dims, none of them 0")
+        raise Rejected(
+            f"{op}: x {tuple(x.shape)} must have {' or '.join(map(str, ranks))} dims, none of them 0"
+        )
     if not 0 < k <= min(x.shape[-1], most):
         raise Rejected(f"{op}: k={k} of {x.shape[-1]} experts; it takes 1 to that, and no more than {most}")
 

@@ -75,7 +75,9 @@ def _check(op: str, x: Tensor, r1: Tensor, r2: Tensor) -> None:
     if head_dim % 2 or head_dim >= 896 or head_dim == 0:
         raise Rejected(f"{op}: head_dim {head_dim}; the kernel takes even sizes below 896")
     if not x.dtype == r1.dtype == r2.dtype:
-        raise Rejected(f"{op}: input, r1 and r2 must have one number format; got {x.dtype}, {r1.dtype}, {r2.dtype}")
+        raise Rejected(
+            f"{op}: input, r1 and r2 must have one number format; got {x.dtype}, {r1.dtype}, {r2.dtype}"
+        )
     if r1.shape != r2.shape or r1.dim() != x.dim():
         raise Rejected(
             f"{op}: r1 {tuple(r1.shape)} and r2 {tuple(r2.shape)} must have one shape and the input's rank"
@@ -83,11 +85,11 @@ def _check(op: str, x: Tensor, r1: Tensor, r2: Tensor) -> None:
 
 
 def _check_shared_table(x: Tensor, r1: Tensor) -> None:
-    """Raise Rejected unless the table spans one dim of the first three, the tokens, and the others are small."""
+    """Raise Rejected unless the table has one row a token, for all rows and heads, and those are few."""
     spanned = [dim for dim in range(3) if r1.shape[dim] > 1]
     others = [x.shape[dim] for dim in range(3) if dim not in spanned]
     if len(spanned) > 1 or (len(others) == 2 and others[0] * others[1] >= 1000):
         raise Rejected(
-            f"npu_rotary_mul: rotary_mode=interleave takes one table for all rows and heads, 11SD, 1S1D or S11D, "
-            f"and fewer than 1000 rows times heads; got r1 {tuple(r1.shape)} for {tuple(x.shape)}"
+            "npu_rotary_mul: rotary_mode=interleave takes one table for all rows and heads, 11SD, 1S1D or "
+            f"S11D, and fewer than 1000 rows times heads; got r1 {tuple(r1.shape)} for {tuple(x.shape)}"
         )

@@ -5,7 +5,7 @@ import torch
 
 from portable.core.errors import ConfigError, ShapeError
 from portable.kernel.reference import log_prob
-from portable.kernel.reference.log_prob import token_log_probs
+from portable.kernel.reference.log_prob import gather_log_probs, token_log_probs
 
 
 def inputs(tokens=10, hidden=4, vocab=7, dtype=torch.float64):
@@ -151,3 +151,58 @@ def test_with_every_target_ignored_the_loss_is_zero_and_differentiable():
     assert torch.equal(out, torch.zeros(10, dtype=out.dtype))
     grads = torch.autograd.grad(out.sum(), [x, weight])
     assert all((grad == 0).all() for grad in grads)
+
+
+def gathered(**changes):
+    stream = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, 9, generator=stream, dtype=torch.float64)
+    targets = torch.randint(0, 9, (6,), generator=stream)
+    for row, value in changes.items():
+        logits[int(row.removeprefix("row_"))] = value
+    return logits.requires_grad_(), targets
+
+
+def test_gathered_log_probs_and_their_gradients_are_those_of_log_softmax():
+    logits, targets = gathered()
+    scale = torch.linspace(-1, 1, 6).double()
+    results = []
+    for out in (
+        gather_log_probs(logits, targets, temperature=0.6),
+        (logits / 0.6).log_softmax(-1).gather(-1, targets[:, None]).squeeze(-1),
+    ):
+        results.append((out, *torch.autograd.grad(out, logits, scale)))
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+def test_gathered_rows_that_are_ignored_give_nothing_whatever_their_logits():
+    logits, targets = gathered(row_0=torch.nan, row_1=-torch.inf)
+    targets[:2] = torch.tensor([-1, -100])
+    out = gather_log_probs(logits, targets)
+    (grad,) = torch.autograd.grad(out.sum(), logits)
+    assert (out[:2] == 0).all()
+    assert (grad[:2] == 0).all()
+    assert grad[2:].isfinite().all()
+
+
+def test_gathered_log_probs_of_the_impossible():
+    logits, targets = gathered(row_0=-torch.inf)
+    logits = logits.detach()
+    logits[1, targets[1]] = -torch.inf
+    out = gather_log_probs(logits, targets)
+    assert out[0].isnan()
+    assert out[1] == -torch.inf
+    assert out[2:].isfinite().all()
+
+
+def test_gathered_16_bit_logits_give_float32():
+    logits, targets = gathered()
+    assert gather_log_probs(logits.bfloat16(), targets).dtype == torch.float32
+
+
+def test_gathered_inputs_are_checked():
+    logits, targets = gathered()
+    with pytest.raises(ShapeError, match=r"gather_log_probs: .* \(N, V\) and \(N,\)"):
+        gather_log_probs(logits, targets[:-1])
+    with pytest.raises(ConfigError, match="gather_log_probs: temperature=0"):
+        gather_log_probs(logits, targets, temperature=0)

@@ -313,3 +313,35 @@ def test_unknown_keywords_fail_as_on_the_chip(torch_npu: ModuleType) -> None:
     q, k, v = (x.npu() for x in qkv())
     with pytest.raises((TypeError, RuntimeError), match="pre_tokens"):
         torch_npu.npu_fusion_attention(q, k, v, N, "BNSD", pre_tokens=3)  # version 1 spells it pre_tockens
+
+
+@pytest.mark.parametrize("layout", ["BNSD", "TND"])
+@pytest.mark.parametrize("version", ["", "_v2", "_v3"])
+def test_a_sink_joins_the_denominator(torch_npu: ModuleType, version: str, layout: str) -> None:
+    """As the documentation's example has it: one more score of every query, dropped before the values."""
+    sink = torch.linspace(-1, 2, N)
+    attend = getattr(torch_npu, f"npu_fusion_attention{version}")
+    ends = [K, 2 * K]  # B packed sequences
+
+    def fused(q: Tensor, k: Tensor, v: Tensor, sink: Tensor) -> Tensor:
+        if layout == "BNSD":
+            return attend(q, k, v, N, layout, scale=0.5, sink=sink)[0]
+        given = torch.tensor(ends, device=q.device) if version == "_v3" else ends
+        packed = [x.transpose(1, 2).flatten(0, 1) for x in (q, k, v)]
+        out = attend(*packed, N, layout, scale=0.5, sink=sink, actual_seq_qlen=given, actual_seq_kvlen=given)[
+            0
+        ]
+        return out.unflatten(0, (2, K)).transpose(1, 2)
+
+    def with_sink(q: Tensor, k: Tensor, v: Tensor, sink: Tensor) -> Tensor:
+        k, v = (x.repeat_interleave(N // G, 1) for x in (k, v))
+        scores = torch.cat((q @ k.mT * 0.5, sink[:, None, None].expand(*q.shape[:3], 1)), -1)
+        return scores.softmax(-1)[..., :-1] @ v
+
+    check(fused, with_sink, *qkv(K, K), sink)
+
+
+def test_a_sink_in_another_format_is_refused(torch_npu: ModuleType) -> None:
+    q, k, v = (x.npu() for x in qkv())
+    with pytest.raises(RuntimeError, match="in float32"):
+        torch_npu.npu_fusion_attention(q, k, v, N, "BNSD", sink=torch.zeros(N).half().npu())

@@ -19,7 +19,7 @@ def logits() -> Tensor:
     return torch.randn(N, C)
 
 
-TARGET = torch.tensor([0, 4, 2, -100, 1, 3, 2])
+TARGET = torch.tensor([0, 4, 2, 4, 1, 3, 2])
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -40,6 +40,22 @@ def test_cross_entropy(torch_npu: ModuleType, reduction: str, weighted: bool, sm
         return loss.reshape(-1), x.log_softmax(1)
 
     check(ours, plain, logits())
+
+
+def test_cross_entropy_ignores_a_class_of_its_own(torch_npu: ModuleType) -> None:
+    ignored = TARGET.masked_fill(TARGET == 2, 0)
+    check(
+        lambda x: torch_npu.npu_cross_entropy_loss(x, ignored.npu(), reduction="none", ignore_index=0)[0],
+        lambda x: F.cross_entropy(x, ignored, reduction="none", ignore_index=0),
+        logits(),
+    )
+
+
+@pytest.mark.parametrize("target", [-100, -1, C])
+def test_a_target_that_is_no_class_is_refused(torch_npu: ModuleType, target: int) -> None:
+    """A negative ignore_index, as is the default, ignores nothing."""
+    with pytest.raises(RuntimeError, match="targets must lie"):
+        torch_npu.npu_cross_entropy_loss(logits().npu(), torch.full((N,), target).npu(), reduction="none")
 
 
 def test_z_loss_is_refused(torch_npu: ModuleType) -> None:

@@ -101,3 +101,18 @@ def test_int8_results_are_refused(torch_npu: ModuleType) -> None:
     x = torch.ones(2, 2, dtype=torch.int8, device="npu")
     with pytest.raises(NotImplementedError, match="output_dtype"):
         torch_npu.npu_quant_matmul(x, x, torch.ones(2, device="npu"))
+
+
+def test_grouped_matmul_add(torch_npu: ModuleType) -> None:
+    """Groups along the inner dim, one of them empty, added to what is there."""
+    torch.manual_seed(0)
+    x, weight, start = torch.randn(9, 4).bfloat16(), torch.randn(9, 5).bfloat16(), torch.randn(3, 4, 5)
+    ends = torch.tensor([4, 4, 9])
+    out = torch_npu.npu_grouped_matmul_add(start.npu(), x.npu(), weight.npu(), ends.npu())
+    groups = [slice(0, 4), slice(4, 4), slice(4, 9)]
+    expected = start.double() + torch.stack([x[part].double().T @ weight[part].double() for part in groups])
+    close(out, expected, 1e-6, "sums")
+    with pytest.raises(RuntimeError, match="float16 or bfloat16"):
+        torch_npu.npu_grouped_matmul_add(start.npu(), x.float().npu(), weight.float().npu(), ends.npu())
+    with pytest.raises(RuntimeError, match="3 ends"):
+        torch_npu.npu_grouped_matmul_add(start.npu(), x.npu(), weight.npu(), ends[1:].npu())

@@ -84,3 +84,50 @@ def test_unpermute_without_weights(torch_npu: ModuleType) -> None:
         lambda rows: rows[went],
         torch.randn(N, H),
     )
+
+
+def test_gating_may_choose_before_the_softmax(torch_npu: ModuleType) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(N, E)
+    chosen, experts = x.double().topk(K)
+    first, who, softmax = torch_npu.npu_moe_gating_top_k_softmax_v2(
+        x.npu(), k=K, renorm=1, output_softmax=True
+    )
+    close(first, chosen.softmax(-1), 1e-6, "softmax of the chosen")
+    assert who.cpu().tolist() == experts.tolist()
+    assert softmax.numel() == 0  # of all of them it is shown only with renorm=0
+    values, _, softmax = torch_npu.npu_moe_gating_top_k_softmax_v2(x.npu(), k=K, output_softmax=True)
+    close(values, x.double().softmax(-1).topk(K)[0], 1e-6, "the largest probabilities")
+    close(softmax, x.double().softmax(-1), 1e-6, "softmax of all")
+
+
+def test_gating_by_sigmoid_chooses_with_the_bias_and_weighs_without(torch_npu: ModuleType) -> None:
+    torch.manual_seed(0)
+    x, bias = torch.randn(N, E), torch.tensor([0.0, 3.0, 0.0, 0.0])
+    y, who, norm = torch_npu.npu_moe_gating_top_k(
+        x.npu(), K, bias=bias.npu(), norm_type=1, out_flag=True, routed_scaling_factor=2.5
+    )
+    assert who.cpu()[:, 0].tolist() == [1] * N
+    scores = x.double().sigmoid()
+    close(norm, scores, 1e-6, "sigmoid")
+    chosen = scores.gather(1, who.cpu().long())
+    close(y, 2.5 * chosen / chosen.sum(-1, keepdim=True), 1e-6, "weights")
+    y, who, _ = torch_npu.npu_moe_gating_top_k(x.npu(), K)
+    close(y, x.double().softmax(-1).topk(K)[0], 1e-6, "softmax, not shared out")
+
+
+@pytest.mark.parametrize(
+    ("shape", "more", "message"),
+    [
+        ((N, E), {"k": E + 1}, "k=5 of 4"),
+        ((N, 2), {"k": 1}, "more than 2"),
+        ((N, 2049), {"k": 1}, "2048 or fewer"),
+        ((N, E), {"k": 1, "norm_type": 2}, "norm_type"),
+        ((0, E), {"k": 1}, "none of them 0"),
+    ],
+)
+def test_gates_that_the_chip_does_not_take(
+    torch_npu: ModuleType, shape: tuple[int, int], more: dict[str, int], message: str
+) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        torch_npu.npu_moe_gating_top_k(torch.zeros(shape, device="npu"), **more)

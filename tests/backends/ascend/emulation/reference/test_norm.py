@@ -79,3 +79,22 @@ def test_add_layer_norm(torch_npu: ModuleType) -> None:
 def test_gamma_of_another_shape_is_rejected(torch_npu: ModuleType) -> None:
     with pytest.raises(RuntimeError, match="last dims"):
         torch_npu.npu_rms_norm(torch.randn(2, 4, device="npu"), torch.randn(3, device="npu"))
+
+
+def test_two_number_formats_are_refused(torch_npu: ModuleType) -> None:
+    x, gamma = torch.randn(2, 4, device="npu").bfloat16(), torch.randn(4, device="npu")
+    for call in (torch_npu.npu_rms_norm, torch_npu.npu_gemma_rms_norm):
+        with pytest.raises(RuntimeError, match="one number format"):
+            call(x, gamma)
+    with pytest.raises(RuntimeError, match="one number format"):
+        torch_npu.npu_add_rms_norm(x, x.float(), gamma)
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4, 2)])
+def test_gemma_rms_norm_takes_neither_empty_nor_strided_rows(
+    torch_npu: ModuleType, shape: tuple[int, int]
+) -> None:
+    x = torch.randn(shape, device="npu")
+    x = x if x.numel() == 0 else x.T
+    with pytest.raises(RuntimeError, match="not supported"):
+        torch_npu.npu_gemma_rms_norm(x, torch.randn(4, device="npu"))

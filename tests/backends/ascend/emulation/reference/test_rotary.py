@@ -26,8 +26,15 @@ def rotated(x: Tensor, mode: str) -> Tensor:
     return x @ matrix
 
 
-@pytest.mark.parametrize("mode", ["half", "interleave"])
-@pytest.mark.parametrize("shape", [(2, 3, 5, 8), (1, 1, 5, 8), (2, 1, 5, 8)])
+@pytest.mark.parametrize(
+    ("mode", "shape"),
+    [
+        ("half", (2, 3, 5, 8)),
+        ("half", (1, 1, 5, 8)),
+        ("half", (2, 1, 5, 8)),
+        ("interleave", (1, 1, 5, 8)),  # one table for all rows and heads, or none
+    ],
+)
 def test_rotary_mul(torch_npu: ModuleType, shape: tuple[int, ...], mode: str) -> None:
     torch.manual_seed(0)
     check(
@@ -73,3 +80,24 @@ def test_odd_head_dims_are_rejected(torch_npu: ModuleType) -> None:
     x = torch.randn(1, 1, 2, 5, device="npu")
     with pytest.raises(RuntimeError, match="head_dim 5"):
         torch_npu.npu_rotary_mul(x, x, x)
+
+
+@pytest.mark.parametrize(
+    ("shape", "table", "mode", "message"),
+    [
+        ((2, 3, 5, 8), (2, 1, 5, 8), "interleave", "one table for all rows"),
+        ((1, 1000, 5, 8), (1, 1, 5, 8), "interleave", "fewer than 1000"),
+    ],
+)
+def test_tables_that_neighbours_do_not_take(
+    torch_npu: ModuleType, shape: tuple[int, ...], table: tuple[int, ...], mode: str, message: str
+) -> None:
+    cos = torch.ones(table, device="npu")
+    with pytest.raises(RuntimeError, match=message):
+        torch_npu.npu_rotary_mul(torch.ones(shape, device="npu"), cos, cos, mode)
+
+
+def test_two_number_formats_are_refused(torch_npu: ModuleType) -> None:
+    x = torch.ones(1, 2, 3, 4, device="npu")
+    with pytest.raises(RuntimeError, match="one number format"):
+        torch_npu.npu_rotary_mul(x.bfloat16(), x, x)

@@ -1,0 +1,5 @@
+"""Kernel rows of AMD GPUs. Targets are text: nothing heavy is imported until a row is picked."""
+
+from backends.triton.kernels import entries as triton_entries
+
+ENTRIES = triton_entries("rocm")

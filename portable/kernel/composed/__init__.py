@@ -1,0 +1,1 @@
+"""Rows composed of torch operations: faster or leaner than the reference, on every device."""

@@ -1,0 +1,20 @@
+"""Tests of the Triton rows: on a GPU where there is one, else under Triton's interpreter.
+
+Elsewhere (no GPU, and TRITON_INTERPRET not set) what needs Triton is not collected; ``ci/triton-env.sh`` runs it.
+"""
+
+import importlib.util
+
+import pytest
+import torch
+
+from tests.backends.triton.interpreter import INTERPRETED, mend
+
+if INTERPRETED and importlib.util.find_spec("triton"):
+    mend()
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    """The device of the test's tensors; test names are the same on every one."""
+    return torch.device("cpu" if INTERPRETED else "cuda")

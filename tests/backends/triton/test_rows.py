@@ -1,0 +1,28 @@
+"""Every Triton row against its reference: the cases of conformance, but for those too large for an interpreter."""
+
+import os
+
+import pytest
+import torch
+
+from backends.triton.kernels import entries
+from portable.kernel.conformance.catalogue import cases_of
+from portable.kernel.conformance.check import check_row
+
+pytestmark = pytest.mark.triton_interpreter
+
+ROWS = {row.spec.id: row for row in entries("cuda")}
+# A program takes milliseconds in the interpreter. On a GPU all cases are asked: PORTABLE_ALL_CASES=1 does so here.
+SMALL = os.environ.get("TRITON_INTERPRET") == "1" and not os.environ.get("PORTABLE_ALL_CASES")
+
+
+def cases(op_id: str):
+    return [case for case in cases_of(op_id) if not (SMALL and "large" in case.id.split("/")[1].split("_"))]
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("op_id", ROWS)
+def test_row_is_as_good_as_the_reference(op_id: str, dtype: str, device: torch.device):
+    report = check_row(ROWS[op_id], device, dtype, cases=cases(op_id))
+    assert report.num_run > 0
+    assert report.passed, "\n".join(f"{result.case}: {result.reason}" for result in report.failures)
