@@ -36,10 +36,11 @@ test-all: setup ## Run the slow tests too
 ascend-emulation: ## Make .venv-ascend with the real torch_npu on an emulated chip, and run its tests
 	ci/ascend-emulation.sh
 
-lint: setup ## Check style, formatting and types
+lint: setup ## Check style, formatting, types and portability
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
+	$(BIN)/portable lint portable --strict-ignores
 
 format: setup ## Mend what can be mended by a tool
 	$(BIN)/ruff check --fix .

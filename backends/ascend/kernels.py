@@ -91,7 +91,6 @@ ENTRIES = (
     _row("rms_norm", "npu_rms_norm", "norm:rms_norm"),
     _row("rms_norm.add", "npu_add_rms_norm", "norm:add_rms_norm"),
     _row("rms_norm.one_plus_w", "npu_gemma_rms_norm", "norm:rms_norm_one_plus_w"),
-    _row("layer_norm", "aten", "norm:layer_norm"),
     *(
         _row(
             f"rope.{mode}",

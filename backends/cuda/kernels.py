@@ -1,5 +1,6 @@
 """Kernel rows of NVIDIA GPUs. Targets are text: nothing heavy is imported until a row is picked."""
 
+from backends.liger.kernels import entries as liger_entries
 from backends.triton.kernels import entries as triton_entries
 
-ENTRIES = triton_entries("cuda")
+ENTRIES = (*triton_entries("cuda"), *liger_entries("cuda"))

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from backends.triton.tuning import machine
 
-NAMESPACE = "portable_triton"  # of our operators in torch's library: fake tensors and compilers see them there
+NAMESPACE = (
+    "portable_triton"  # of our operators in torch's library: fake tensors and compilers see them there
+)
 
 
 def launch(kernel: Any, grid: tuple[int, ...], on: Tensor, *args: Any, **meta: Any) -> None:

@@ -122,7 +122,11 @@ def _forward_kernel(
     rstd = tl.rsqrt(tl.sum(centred * centred, axis=1) / size + eps)
     tl.store(mean_ptr + rows, mean, mask=rows < num_rows)
     tl.store(rstd_ptr + rows, rstd, mask=rows < num_rows)
-    y = centred * rstd[:, None] * tl.load(weight_ptr + columns, mask=in_row, other=0.0).to(tl.float32)[None, :]
+    y = (
+        centred
+        * rstd[:, None]
+        * tl.load(weight_ptr + columns, mask=in_row, other=0.0).to(tl.float32)[None, :]
+    )
     if bias_ptr is not None:
         y += tl.load(bias_ptr + columns, mask=in_row, other=0.0).to(tl.float32)[None, :]
     tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=inside)

@@ -45,9 +45,7 @@ def _log_probs(
 
 
 @_log_probs.register_fake
-def _(
-    hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
     log_probs, peaks, sums = (hidden.new_empty(hidden.shape[0], dtype=torch.float32) for _ in range(3))
     return log_probs, peaks, sums
 

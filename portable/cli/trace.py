@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -54,7 +56,8 @@ def _record(words: list[str]) -> int:
     request = Request(
         options.verb, tuple(options.overrides), options.step, options.micro_batch, options.config_dir
     )
-    recording, _ = trace(request, replays=False)
+    with contextlib.redirect_stdout(sys.stderr):
+        recording, _ = trace(request, replays=False)
     recording.save(options.out)
     print(
         f"recorded step {request.step} of {request.verb} on {recording.header['hardware']}: "
@@ -77,9 +80,11 @@ def _compare(words: list[str]) -> int:
     from portable.trace.report import as_json, as_text
     from portable.trace.run import request_of, trace
 
-    setup_logging("WARNING" if options.json else "INFO")
+    setup_logging()
     recorded = Recording.load(options.file)
-    present, replays = trace(request_of(recorded).elsewhere(options.overrides), replays=True)
+    request = request_of(recorded).elsewhere(options.overrides)
+    with contextlib.redirect_stdout(sys.stderr):  # the log's place: only the report is for a program to read
+        present, replays = trace(request, replays=True)
     found = judge(recorded, present, replays)
     print(json.dumps(as_json(found), indent=1, allow_nan=False) if options.json else as_text(found))
     return 0 if found.agrees else 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import faulthandler
 import json
 import os
 import sys
@@ -71,7 +70,6 @@ def _parse(words: list[str]) -> argparse.Namespace:
 
 
 def _verify(backend: Backend, options: argparse.Namespace) -> int:
-    faulthandler.enable()
     from portable.kernel.conformance.report import failures, line, markdown, title, to_json, with_block
 
     dtypes = _dtypes(backend, options.dtype)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -36,7 +37,7 @@ _QUICK = ("plain", "odd", "segments", "middle_shard", "z_loss", "both", "every_r
 _NUM_QUICK = 3
 _TIMED = "large"  # the case that is timed
 _MARGIN = 1.5  # times slower than the next row; less is noise, or depends on sizes
-_NUM_TIMES, _TIME_PER_ROW_S = 5, 0.02
+_NUM_TIMES, _TIME_PER_PAIR_S = 7, 0.04
 _FIRST_USE_S = (
     0.3  # a first call that takes longer has compiled something, which the run would wait for anyway
 )
@@ -59,7 +60,8 @@ def examine(
     Looked at is the row that each op would be given, in the order of ``OPS`` until ``budget_s`` is over; a
     row that has begun is finished, and what is compiled at a first use does not count. With ``timed`` it must
     not take 1.5 times as long as the row that would stand in for it; this verdict is remembered for the
-    machine, so that runs choose alike. Every rank must call this; ``agree`` makes their verdicts one.
+    machine and holds for ops that are not reached, so that runs choose alike. Every rank must call this;
+    ``agree`` makes their verdicts one.
     """
     started = time.perf_counter()
     memory = _Memory(device, index, kernels.dtype) if timed else None
@@ -68,6 +70,7 @@ def examine(
     for op in OPS:
         if time.perf_counter() - started - examiner.compiling_s > budget_s:
             unreached.append(op.id)
+            examiner.recall(op)
         else:
             examiner.examine(op)
     if memory is not None:
@@ -118,6 +121,15 @@ class _Examiner:
                 return
             rows.pop(0)
 
+    def recall(self, op: Op) -> None:
+        """Demote the rows of ``op`` that an earlier run found slow."""
+        rows = self.kernels.candidates(op, {})
+        for row, other in pairwise(rows):
+            reason = self.memory.recall(row, other) if self.memory is not None else None
+            if not reason:
+                return
+            self.verdicts[row] = reason
+
     def _is_wrong(self, row: KernelEntry) -> bool:
         if row in self.verdicts or row.name == REFERENCE:
             return row in self.verdicts
@@ -142,19 +154,27 @@ class _Examiner:
             return False
         reason = self.memory.recall(row, other)
         if reason is None:
-            own, others = (self._time(entry, other, case) for entry in (row, other))
-            slower = own > _MARGIN * others
-            reason = f"it takes {own * 1e3:.3g} ms here, {other.name} {others * 1e3:.3g} ms" if slower else ""
+            reason = self._compare_times(row, other, case)
             self.memory.keep(row, other, reason)
         if reason:
             self.verdicts[row] = reason
         return bool(reason)
 
-    def _time(self, row: KernelEntry, other: KernelEntry, case: Case) -> float:
-        """Return the least of several times of a call, in seconds, with a backward pass if both have one."""
+    def _compare_times(self, row: KernelEntry, other: KernelEntry, case: Case) -> str:
+        """Return in which way ``row`` is slower than ``other``, or "". A first finding is confirmed."""
+        with_grad = bool(case.leaves) and row.differentiable and other.differentiable
+        own, others = (self._timer(entry, case, with_grad) for entry in (row, other))
+        own_s, other_s = _least_of_both(own, others)
+        if own_s > _MARGIN * other_s:
+            own_s, other_s = _least_of_both(own, others)
+        if own_s <= _MARGIN * other_s:
+            return ""
+        return f"it takes {own_s * 1e3:.3g} ms here, {other.name} {other_s * 1e3:.3g} ms"
+
+    def _timer(self, row: KernelEntry, case: Case, with_grad: bool) -> Callable[[], float]:
+        """Return a function that calls the row once, backward ``with_grad``, and returns the seconds."""
         kernel = load_target(row.target)
         inputs = case.draw_inputs(self.kernels.dtype)
-        with_grad = bool(case.leaves) and row.differentiable and other.differentiable
         cotangents = expect(case, self.kernels.dtype, self.place).cotangents
 
         def run() -> float:
@@ -168,11 +188,17 @@ class _Examiner:
             self.device.synchronize()
             return time.perf_counter() - start
 
-        run()  # what is compiled or allocated once does not count
-        times = [run()]
-        while len(times) < _NUM_TIMES and sum(times) < _TIME_PER_ROW_S:
-            times.append(run())
-        return min(times)
+        return run
+
+
+def _least_of_both(one: Callable[[], float], other: Callable[[], float]) -> tuple[float, float]:
+    """Return the least time of each, taken in turns: whoever else uses the machine slows both."""
+    one()
+    other()  # what is compiled or allocated once does not count
+    times = [(one(), other())]
+    while len(times) < _NUM_TIMES and sum(map(sum, times)) < _TIME_PER_PAIR_S:
+        times.append((one(), other()))
+    return min(pair[0] for pair in times), min(pair[1] for pair in times)
 
 
 class _Memory:

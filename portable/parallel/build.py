@@ -92,7 +92,7 @@ def _examine_kernels(kernels: KernelSet, device: Device, group: Group) -> None:
     asked = kernels.config.self_test
     if asked is SelfTest.off:
         return
-    # A clock would choose rows by the weather, which a deterministic run must not; a simulator's says nothing.
+    # A clock may judge differently tomorrow, which a deterministic run must not; a simulator's says nothing.
     timed = (
         asked is SelfTest.fast
         and not kernels.deterministic

@@ -7,8 +7,8 @@ what a call *adds* tells, not what it has: from inputs with the error e, a call 
 
 with eps of the format computed in (the coarser of the two runs), eps32 of float32, in which sums are taken,
 and n the longest dim that may have been summed over. A sound layer stays well below: rounding errors are
-random, and add up slower than that. A call beyond it departs. The first to depart in the order of execution is
-what is to be found; what follows it may only be passing the error on.
+random, and add up slower than that. A call beyond it departs. The first to depart in the order of execution
+is what is to be found; what follows it may only be passing the error on.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def _blame_row(found: Judgement, failure: Failure) -> str:
     replay, deviation = failure.replay, failure.deviation
     format_ = found.present.header["compute_dtype"]
     text = (
-        f"{_place(replay.name)}: row '{replay.row}' errs {deviation.ratio:.3g} times as much as its "
+        f"{_place(replay.name)}: row '{replay.row}' errs {_times(deviation.ratio)} times as much as its "
         f"reference ({format_}, {deviation.phase}; {deviation.limit:g} times is allowed), "
         f"{_tensor(deviation)} {deviation.text}."
     )
@@ -110,7 +110,7 @@ def _blame_row(found: Judgement, failure: Failure) -> str:
 def _blame_call(found: Judgement, step: Step) -> str:
     departs = (
         f"departs in its {step.phase} pass: error {step.outgoing:.1e} from {step.incoming:.1e}, "
-        f"{step.excess:.3g} times what rounding explains"
+        f"{_times(step.excess)} times what rounding explains"
     )
     replay = next((replay for replay in found.replays if replay.name == step.name), None)
     if replay is None:
@@ -129,7 +129,13 @@ def _blame_call(found: Judgement, step: Step) -> str:
 def _tensor(deviation: Deviation) -> str:
     if deviation.phase == BACKWARD:
         return f"in the gradient of {deviation.tensor}"
-    return f"in {deviation.tensor}" if deviation.phase == UPDATE else f"in result {deviation.tensor}".rstrip()
+    if deviation.phase == UPDATE:
+        return f"in {deviation.tensor}"
+    return f"in result {deviation.tensor}" if deviation.tensor else "in its result"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.3g}" if ratio < 1000 else f"{ratio:,.0f}"
 
 
 def _place(name: str) -> str:
@@ -170,7 +176,7 @@ def _table(found: Judgement) -> list[str]:
 
 def _failure_line(replay: Replay) -> str:
     failed = [deviation for deviation in replay.deviations if deviation.failed]
-    told = "; ".join(f"{item.phase} {item.ratio:.3g} times" for item in failed)
+    told = "; ".join(f"{item.phase} {_times(item.ratio)} times" for item in failed)
     return f"{replay.name} ({replay.row}): {told}"
 
 

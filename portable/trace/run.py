@@ -55,7 +55,7 @@ class Request:
                 raise ConfigError(f"--{name}={value}; counts begin at 1")
 
     def elsewhere(self, overrides: Sequence[str]) -> Request:
-        """Return the same step with further ``overrides``, on the hardware they name or what is found here."""
+        """Return the same step with more ``overrides``, on the hardware that they or this machine name."""
         kept = tuple(word for word in self.overrides if not word.startswith(_HARDWARE))
         return replace(self, overrides=(*kept, *overrides))
 

@@ -1,108 +1,167 @@
-"""Compare the CPU's kernel rows with other ways to compute the same. Run: python tests/bench/cpu_kernels.py
+"""Measure the CPU's kernel rows against torch's ways to compute the same: the figures of docs/benchmarks.md.
 
-Thread time, one thread, the best of several: what backends/cpu/README.md quotes.
+    OMP_NUM_THREADS=1 python tests/bench/cpu_kernels.py
+
+Time: thread time of one thread, the ways taking turns, minimum and median. Memory: each way in a process of its own,
+which resets the kernel's high-water mark of resident memory (VmHWM) once its inputs exist and everything is warm
+with a tiny problem, and reports how far the mark rose in a forward and backward pass.
 """
 
-import itertools
+import argparse
+import json
+import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from backends.cpu.kernel.attention import attention, decode_attention
-from backends.cpu.kernel.log_prob import token_log_probs as kept_log_probs
-from portable.kernel.reference import decode
-from portable.kernel.reference.log_prob import token_log_probs
+from backends.cpu.kernel import attention, cross_entropy, decode, log_prob, packed
+from portable.kernel.reference import decode as decode_reference
+from portable.kernel.reference import log_prob as log_prob_reference
+from portable.kernel.reference import quant as quant_reference
 
-HEADS, KV_HEADS, HEAD_DIM = 8, 4, 32
-
-
-def loop(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor) -> Tensor:
-    """One call a segment."""
-    parts = zip(*(x[0].split(cu_seqlens.diff().tolist()) for x in (q, k, v)), strict=True)
-    return torch.cat([sdpa(*(x[None] for x in part))[0] for part in parts])
+Ways = dict[str, Callable[[], object]]
+IGNORED = -100
+PAGE = 16
 
 
-def padded(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor) -> Tensor:
-    """One call, every segment padded to the longest."""
-    lengths = cu_seqlens.diff()
-    place = torch.arange(int(lengths.max()))
-    index = torch.where(place < lengths[:, None], cu_seqlens[:-1, None] + place, q.shape[1]).long()
-    out = sdpa(*(F.pad(x[0], (0, 0, 0, 0, 0, 1))[index] for x in (q, k, v)))
-    return out[index < q.shape[1]]
-
-
-def masked(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor) -> Tensor:
-    """One call over everything with a block mask."""
-    segment = torch.arange(len(cu_seqlens) - 1).repeat_interleave(cu_seqlens.diff().long())
-    allowed = (segment[:, None] == segment).tril()
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, enable_gqa=True).transpose(1, 2)
-
-
-def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2)
-
-
-def measure(title: str, function: Callable[[], Tensor], repeats: int = 5, backward: bool = True) -> None:
-    times: list[tuple[float, float]] = []
-    for _ in range(repeats):
-        start = time.thread_time()
-        out = function()
-        middle = time.thread_time()
-        if backward:
-            out.sum().backward()
-        times.append((middle - start, time.thread_time() - middle))
-    forward_ms, backward_ms = (1e3 * min(column) for column in zip(*times, strict=True))
-    print(f"{title:55} forward {forward_ms:8.2f} ms   backward {backward_ms:8.2f} ms", flush=True)
-
-
-def bench_attention(title: str, lengths: Sequence[int]) -> None:
-    cu_seqlens = torch.tensor([0, *lengths]).cumsum(0).int()
-    heads = (HEADS, KV_HEADS, KV_HEADS)
-    q, k, v = (torch.randn(1, sum(lengths), count, HEAD_DIM, requires_grad=True) for count in heads)
-    measure(f"{title}: row", lambda: attention(q, k, v, cu_seqlens=cu_seqlens))
-    measure(f"{title}: loop", lambda: loop(q, k, v, cu_seqlens))
-    measure(f"{title}: padded", lambda: padded(q, k, v, cu_seqlens))
-    measure(f"{title}: block mask", lambda: masked(q, k, v, cu_seqlens), repeats=2)
-
-
-def bench_decode(rows: int, length: int) -> None:
-    q = torch.randn(rows, HEADS, HEAD_DIM)
-    k, v = torch.randn(2, rows, 512, KV_HEADS, HEAD_DIM)
-    lengths = torch.randint(length // 2, length, (rows,))
-    title = f"decode {rows} rows of up to {length} tokens"
-    measure(f"{title}: row", lambda: decode_attention(q, k, v, lengths), backward=False)
-    measure(f"{title}: reference", lambda: decode.decode_attention(q, k, v, lengths), backward=False)
-
-
-def bench_log_probs(tokens: int = 2048, hidden: int = 192, vocab: int = 4096) -> None:
+def head_ways(tokens: int, hidden: int, vocab: int) -> Ways:
+    """The head and the loss, forward and backward, with every second row ignored; ``eager`` is the yardstick."""
+    torch.manual_seed(0)
     x = torch.randn(tokens, hidden, requires_grad=True)
     weight = (torch.randn(vocab, hidden) * 0.02).requires_grad_()
     targets = torch.randint(0, vocab, (tokens,))
-    measure("log-probs: row", lambda: kept_log_probs(x, weight, targets))
-    measure("log-probs: reference, computed twice", lambda: token_log_probs(x, weight, targets))
-    measure(
-        "log-probs: one large softmax",
-        lambda: -F.cross_entropy(F.linear(x, weight), targets, reduction="none"),
-    )
+    targets[::2] = IGNORED
+
+    def eager() -> object:
+        loss = F.cross_entropy(F.linear(x, weight), targets, ignore_index=IGNORED, reduction="sum")
+        return torch.autograd.grad(loss, (x, weight))
+
+    def by(kernel: Callable[..., Tensor]) -> Callable[[], object]:
+        return lambda: torch.autograd.grad(-kernel(x, weight, targets).sum(), (x, weight))
+
+    return {
+        "eager": eager,
+        "native": by(cross_entropy.token_log_probs),
+        "kept": by(log_prob.token_log_probs),
+        "reference": by(log_prob_reference.token_log_probs),
+    }
+
+
+def packed_ways(rows: int, size: int, bits: int) -> Ways:
+    x, weight = torch.randn(rows, size), torch.randn(size, size) * 0.02
+    codes, scales, zeros = quant_reference.quantize_packed(weight, bits, 64)
+    numbers = {"bits": bits, "group_size": 64}
+
+    def dequantise() -> Tensor:
+        return x @ quant_reference.dequantize_packed(codes, scales, zeros, bits, 64, torch.float32).T
+
+    return {
+        "dequantise, matmul": dequantise,
+        "native": lambda: packed.packed_matmul(x, codes, scales, zeros, **numbers),
+        "float32 weight": lambda: x @ weight.T,
+    }
+
+
+def paged_ways(rows: int, positions: int, heads: int, kv_heads: int, head_dim: int) -> Ways:
+    q = torch.randn(rows, heads, head_dim)
+    blocks = positions // PAGE
+    k, v = torch.randn(2, rows * blocks, PAGE, kv_heads, head_dim)
+    table = torch.randperm(rows * blocks).view(rows, blocks)
+    lengths = torch.randint(positions // 2, positions + 1, (rows,))
+
+    def gather() -> Tensor:
+        rows_of = [pages[table].flatten(1, 2) for pages in (k, v)]
+        return attention.decode_attention(q, *rows_of, lengths)
+
+    return {
+        "gather, sdpa": gather,
+        "native": lambda: decode.paged_attention(q, k, v, table, lengths),
+        "reference": lambda: decode_reference.paged_attention(q, k, v, table, lengths),
+    }
+
+
+def time_ways(title: str, ways: Ways, rounds: int) -> None:
+    samples: dict[str, list[float]] = {name: [] for name in ways}
+    for way in ways.values():
+        way()
+    for _ in range(rounds):
+        for name, way in ways.items():
+            start, calls = time.thread_time(), 0
+            while time.thread_time() - start < 0.02:
+                way()
+                calls += 1
+            samples[name].append((time.thread_time() - start) / calls)
+    first = next(iter(ways))
+    for name, values in samples.items():
+        ratios = [own / base for own, base in zip(values, samples[first], strict=True)]
+        print(
+            f"| {title} | {name} | {1e3 * min(values):.3f} | {1e3 * statistics.median(values):.3f} "
+            f"| {min(values) / min(samples[first]):.2f} | {statistics.median(ratios):.2f} |",
+            flush=True,
+        )
+
+
+def high_water_mark() -> int:
+    """Bytes of resident memory at most since the last reset."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+    raise OSError("the system keeps no high-water mark of resident memory")
+
+
+def measure_peak(way: str, shape: list[int]) -> None:
+    """Print how many bytes the mark rises over the inputs; runs in a process of its own."""
+    head_ways(8, 16, 32)[way]()
+    ways = head_ways(*shape)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = high_water_mark()
+    ways[way]()
+    print(json.dumps(high_water_mark() - before))
+
+
+def print_peaks(shape: list[int]) -> None:
+    peaks: dict[str, int] = {}
+    for way in head_ways(8, 16, 32):
+        command = [sys.executable, __file__, "--peak", way, "--shape", *map(str, shape)]
+        peaks[way] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    title = " x ".join(map(str, shape))
+    for way, peak in peaks.items():
+        print(f"| {title} | {way} | {peak / 2**20:.0f} | {peak / peaks['eager']:.2f} |", flush=True)
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peak", default="")
+    parser.add_argument("--shape", type=int, nargs=3, default=[1024, 512, 32000])
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    cuts = [0, *sorted(torch.randperm(4095)[:49].add(1).tolist()), 4096]
-    bench_attention("50 uneven segments, 4096 tokens", [b - a for a, b in itertools.pairwise(cuts)])
-    bench_attention("256 segments of 14 to 18 tokens", torch.randint(14, 19, (256,)).tolist())
-    bench_attention("200 segments of 10 to 29 tokens", torch.randint(10, 30, (200,)).tolist())
-    bench_attention("16 segments of 256 tokens", [256] * 16)
-    bench_decode(64, 32)
-    bench_decode(64, 256)
-    bench_decode(512, 32)
-    bench_log_probs()
+    if options.peak:
+        measure_peak(options.peak, options.shape)
+        return
+    shapes = ([1024, 512, 32000], [2048, 512, 32000], [4096, 512, 32000], [1024, 1024, 32000])
+    print("| tokens x hidden x vocabulary | way | peak, MiB | / eager |\n| --- | --- | ---: | ---: |")
+    for shape in shapes:
+        print_peaks(shape)
+    print("\n| problem | way | min, ms | median, ms | ratio of minima | median of ratios |")
+    print("| --- | --- | ---: | ---: | ---: | ---: |")
+    for shape in (*shapes[:2], [2048, 192, 4096]):
+        title = f"head and loss, {' x '.join(map(str, shape))}"
+        time_ways(title, head_ways(*shape), max(3, options.rounds // 2))
+    with torch.no_grad():
+        for bits in (2, 3, 4, 8):
+            time_ways(f"packed, {bits} bits, 1 x 2048 x 2048", packed_ways(1, 2048, bits), options.rounds)
+        for rows in (8, 64, 512):
+            time_ways(f"packed, 4 bits, {rows} x 2048 x 2048", packed_ways(rows, 2048, 4), options.rounds)
+        for shape in ((1, 4096, 16, 4, 128), (16, 256, 8, 4, 32), (8, 2048, 16, 4, 128)):
+            title = f"paged, {shape[0]} rows of up to {shape[1]}, {shape[2]}/{shape[3]} heads of {shape[4]}"
+            time_ways(title, paged_ways(*shape), options.rounds)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Write docs/conformance.md from reports of tests.conformance.run.
 
-python -m tests.conformance.table sim_float32.json sim_bfloat16.json ... > docs/conformance.md
+python -m tests.conformance.table docs/conformance.md sim_float32.json sim_bfloat16.json ...
+
+The page's section about kernels, which ``portable verify kernels --markdown`` writes, stays as it is.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
+
+from portable.kernel.conformance.report import kernel_section
 
 INTRODUCTION = """\
 # Conformance: torch's own operator database as ground truth
@@ -38,20 +42,26 @@ name.
 LAUNCHERS = {"npu": "portable emulate ascend -- "}
 
 
-def main(files: list[str]) -> int:
+def main(page: Path, files: list[str]) -> int:
     reports = [json.loads(Path(file).read_text()) for file in files]
-    print(INTRODUCTION)
-    print(_table(reports))
-    for title, kind in (("Refused", "refused"), ("Different", "different")):
-        print(f"\n## {title}\n")
-        for report in reports:
-            print(f"### {report['device']}, {report['dtype']}\n")
-            print(_reasons(report, kind) + "\n")
-    print("## Run it\n")
-    for report in reports:
-        print(f"    {LAUNCHERS.get(report['device'], '')}{report['command']} --json FILE")
-    print("    python -m tests.conformance.table *.json > docs/conformance.md")
+    kernels = kernel_section(page.read_text()) if page.is_file() else ""
+    page.write_text(write_page(reports, kernels))
     return 0
+
+
+def write_page(reports: list[dict[str, Any]], kernels: str = "") -> str:
+    """Return the page; ``kernels`` is its section about kernels."""
+    parts = [INTRODUCTION, _table(reports)]
+    for title, kind in (("Refused", "refused"), ("Different", "different")):
+        parts.append(f"\n## {title}\n")
+        for report in reports:
+            parts.append(f"### {report['device']}, {report['dtype']}\n")
+            parts.append(_reasons(report, kind) + "\n")
+    parts.append("## Run it\n")
+    for report in reports:
+        parts.append(f"    {LAUNCHERS.get(report['device'], '')}{report['command']} --json FILE")
+    parts.append("    python -m tests.conformance.table docs/conformance.md *.json")
+    return "\n".join([*parts, *(["", kernels.rstrip()] if kernels else [])]) + "\n"
 
 
 def _table(reports: list[dict[str, Any]]) -> str:
@@ -95,4 +105,4 @@ def _generalise(reason: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))

@@ -1,4 +1,4 @@
-"""Normalisation by the NPU's fused operators.
+"""Root mean square normalisation by the NPU's fused operators.
 
 Shapes: rows of D numbers; leading dims are flattened, as the operators take 2 to 8 dims.
 Dtype: the operators want the weight in the number format of x. Their gradient of the weight is float32, so
@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 import torch_npu
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -45,15 +44,6 @@ def add_rms_norm(
     if x_BTD.numel() == 0:
         return reference.add_rms_norm(x_BTD, residual_BTD, weight_D, eps)
     return _AddNorm.apply(x_BTD, residual_BTD, weight_D, eps)
-
-
-def layer_norm(x_BTD: Tensor, weight_D: Tensor, bias_D: Tensor | None = None, eps: float = 1e-5) -> Tensor:
-    """Compute ``layer_norm`` of the reference by torch's operator, which is a fused one on the NPU."""
-    reference.check_weight("layer_norm", x_BTD, weight_D, bias_D)
-    if x_BTD.numel() == 0:
-        return reference.layer_norm(x_BTD, weight_D, bias_D, eps)
-    bias = None if bias_D is None else bias_D.to(x_BTD.dtype)
-    return F.layer_norm(x_BTD, x_BTD.shape[-1:], weight_D.to(x_BTD.dtype), bias, eps)
 
 
 class _Norm(torch.autograd.Function):

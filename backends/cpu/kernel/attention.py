@@ -1,4 +1,4 @@
-"""Attention through torch's fused CPU kernel (``scaled_dot_product_attention``), segment by segment.
+"""Attention through torch's fused CPU kernel, the one below ``scaled_dot_product_attention``, segment by segment.
 
 Shapes: B rows, T tokens a row, S keys a row or cached positions, t and s those of a segment, N query heads, K
 key-value heads, H head_dim. In here heads come before tokens: (rows, heads, tokens, H).
@@ -11,7 +11,6 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from backends.cpu.kernel.flash import flash_with_lse
 from backends.cpu.kernel.layout import dense
@@ -149,11 +148,6 @@ class _View:
         self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, is_causal: bool
     ) -> tuple[Tensor, Tensor]:
         q, k, v = (dense(x).transpose(1, 2) for x in (q, k, v))
-        if not self.with_lse:
-            out = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=visible, is_causal=is_causal, scale=self.scale, enable_gqa=True
-            )
-            return out.transpose(1, 2), out.new_empty(0)
         out, lse = flash_with_lse(q, k, v, visible, is_causal=is_causal, scale=self.scale)
         return out.transpose(1, 2), lse.transpose(1, 2)
 
@@ -246,7 +240,9 @@ def _alike(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     In 16 bits the fused kernel rounds the weights and the output before its backward pass subtracts them from each
     other; with large logits its gradients were off by their own size.
     """
-    dtype = torch.promote_types(torch.promote_types(q.dtype, k.dtype), torch.promote_types(v.dtype, torch.float32))
+    dtype = torch.promote_types(
+        torch.promote_types(q.dtype, k.dtype), torch.promote_types(v.dtype, torch.float32)
+    )
     return q.to(dtype), k.to(dtype), v.to(dtype)
 
 

@@ -35,7 +35,9 @@ def flash_with_lse(
     if visible is not None:
         bias = torch.zeros_like(visible, dtype=q_BNTH.dtype).masked_fill_(~visible, -torch.inf)
         bias = bias.expand(q_BNTH.shape[0], -1, -1, -1)
-    return _Flash.apply(q_BNTH, k, v, bias, is_causal, scale)
+    if torch.is_grad_enabled() and (q_BNTH.requires_grad or k.requires_grad or v.requires_grad):
+        return _Flash.apply(q_BNTH, k, v, bias, is_causal, scale)
+    return _forward(q_BNTH, k, v, 0.0, is_causal, attn_mask=bias, scale=scale)
 
 
 class _Flash(torch.autograd.Function):
@@ -72,7 +74,5 @@ class _Flash(torch.autograd.Function):
             grad = torch.cat((grad, grad_lse.to(grad.dtype).unsqueeze(-1)), -1)
             q, k, out = (F.pad(x, (0, 1)) for x in (q, k, out))
             v = F.pad(v, (0, 1), value=1.0)
-        dq, dk, dv = _backward(
-            grad, q, k, v, out, lse, 0.0, ctx.is_causal, attn_mask=bias, scale=ctx.scale
-        )
+        dq, dk, dv = _backward(grad, q, k, v, out, lse, 0.0, ctx.is_causal, attn_mask=bias, scale=ctx.scale)
         return dq[..., :head_dim], dk[..., :head_dim], dv[..., :head_dim], None, None, None

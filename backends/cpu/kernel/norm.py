@@ -82,12 +82,8 @@ class _AddRmsNorm(torch.autograd.Function):
 
     # Any: the context is torch's own
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, residual: Tensor, weight: Tensor, eps: float
-    ) -> tuple[Tensor, Tensor]:
-        y, total, inverse = _add_forward(
-            _rows(x), _rows(residual), weight.float().contiguous(), eps
-        )
+    def forward(ctx: Any, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        y, total, inverse = _add_forward(_rows(x), _rows(residual), weight.float().contiguous(), eps)
         total = total.view(x.shape)
         ctx.save_for_backward(total, weight, inverse)
         ctx.set_materialize_grads(False)
@@ -110,7 +106,5 @@ def _gradients(
     grad: Tensor, x: Tensor, weight: Tensor, inverse: Tensor, grad_sum: Tensor | None, plus_one: bool
 ) -> tuple[Tensor, Tensor]:
     extra = None if grad_sum is None else _rows(grad_sum)
-    dx, dw = _backward(
-        _rows(grad), _rows(x), weight.float().contiguous(), inverse, extra, plus_one
-    )
+    dx, dw = _backward(_rows(grad), _rows(x), weight.float().contiguous(), inverse, extra, plus_one)
     return dx.view(x.shape), dw.to(weight.dtype)

@@ -26,9 +26,7 @@ def packed_matmul(
     reference.check_packed(x_ND, codes_OW, scales_OG, zeros_OG, bits, group_size)
     dtype = linear_dtype(x_ND)
     if not takes(x_ND, scales_OG, zeros_OG) or torch.float64 in (dtype, scales_OG.dtype, zeros_OG.dtype):
-        return reference.packed_matmul(
-            x_ND, codes_OW, scales_OG, zeros_OG, bits=bits, group_size=group_size
-        )
+        return reference.packed_matmul(x_ND, codes_OW, scales_OG, zeros_OG, bits=bits, group_size=group_size)
     scales, zeros = (x.detach().float().contiguous() for x in (scales_OG, zeros_OG))
     return _PackedMatmul.apply(x_ND.to(dtype), codes_OW.contiguous(), scales, zeros, bits, group_size)
 

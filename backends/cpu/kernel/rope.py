@@ -13,9 +13,7 @@ from portable.kernel.reference import rope as reference
 _rotate = load_native().rope.default
 
 
-def rope_half(
-    q_BTNH: Tensor, k_BTKH: Tensor, cos_BTR: Tensor, sin_BTR: Tensor
-) -> tuple[Tensor, Tensor]:
+def rope_half(q_BTNH: Tensor, k_BTKH: Tensor, cos_BTR: Tensor, sin_BTR: Tensor) -> tuple[Tensor, Tensor]:
     """Compute ``rope_half`` of the reference."""
     if not takes(q_BTNH, k_BTKH, cos_BTR, sin_BTR):
         return reference.rope_half(q_BTNH, k_BTKH, cos_BTR, sin_BTR)

@@ -267,9 +267,7 @@ def _packed(draw: Draw, d: Dims) -> Problem:
         "bits": BITS,
         "group_size": GROUP,
     }
-    return Problem(
-        "packed_matmul", inputs, {"bits": BITS, "group_size": GROUP}, flops=2.0 * d.hidden**2
-    )
+    return Problem("packed_matmul", inputs, {"bits": BITS, "group_size": GROUP}, flops=2.0 * d.hidden**2)
 
 
 def _nf4(draw: Draw, d: Dims) -> Problem:

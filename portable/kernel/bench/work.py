@@ -22,10 +22,7 @@ def forward_work(op: Op, problem: Problem, outputs: object) -> Work:
     given = sum(x.nbytes for x in tensors_in(list(problem.inputs.values())))
     read = problem.read_bytes if problem.read_bytes is not None else given
     mutated = sum(
-        x.nbytes
-        for name, value in problem.inputs.items()
-        if name in op.mutates
-        for x in tensors_in(value)
+        x.nbytes for name, value in problem.inputs.items() if name in op.mutates for x in tensors_in(value)
     )
     written = mutated + sum(x.nbytes for x in tensors_in(outputs))
     return Work(float(read + written), problem.flops)

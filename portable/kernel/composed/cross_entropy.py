@@ -64,8 +64,10 @@ class _Chunked(torch.autograd.Function):
         own_max = logits.amax(-1) if num_columns else logits.new_full(targets.shape, -torch.inf)
         row_max = reduce(own_max.to(dtype), "max")
         own_sum = torch.empty_like(row_max)
+        room = _room(logits, dtype)
         for rows in _chunks(logits):
-            torch.sum(_exp(logits[rows], row_max[rows], temperature), -1, out=own_sum[rows])
+            chunk = _exp(logits[rows], row_max[rows], temperature, room)
+            torch.sum(chunk, -1, out=own_sum[rows])
         columns, inside = own_columns(targets, vocab_start, num_columns)
         own_target = own_logit(logits, columns, inside).to(dtype)
         total, chosen = reduce(torch.stack((own_sum, own_target)), "sum").unbind()
@@ -90,12 +92,13 @@ class _Chunked(torch.autograd.Function):
             grad = grad * (1 + 2 * ctx.z_loss * (total.log() + row_max))
         of_exp = (grad / total)[:, None]
         grad_logits = torch.empty_like(logits)
+        # In float32 a chunk is made where the gradient lies, in 16 bits it is rounded into it.
+        room = None if logits.dtype == total.dtype else _room(logits, total.dtype)
         for rows in _chunks(logits):
-            # In float32 the chunk is part of the gradient itself, in 16 bits it is rounded into it.
-            buffer = grad_logits[rows] if grad_logits.dtype == total.dtype else None
-            chunk = _exp(logits[rows], row_max[rows], ctx.temperature, buffer).mul_(of_exp[rows])
+            place = grad_logits[rows] if room is None else room
+            chunk = _exp(logits[rows], row_max[rows], ctx.temperature, place).mul_(of_exp[rows])
             chunk.scatter_add_(-1, columns[rows, None], of_target[rows]).masked_fill_(ignored[rows], 0.0)
-            if buffer is None:
+            if room is not None:
                 grad_logits[rows] = chunk
         return grad_logits, None, None, None, None, None
 
@@ -105,10 +108,20 @@ def _alone(x: Tensor, op: Literal["max", "sum"], /) -> Tensor:
     return x
 
 
-def _exp(logits: Tensor, shift: Tensor, temperature: float, out: Tensor | None = None) -> Tensor:
-    """Return exp((logits - shift) / temperature) of a chunk, in the format of ``shift``."""
-    x = torch.sub(logits, shift[:, None], out=out)
+def _exp(logits: Tensor, shift: Tensor, temperature: float, room: Tensor) -> Tensor:
+    """Return exp((logits - shift) / temperature) of a chunk, made in ``room``."""
+    x = room[: len(logits)]
+    if x.dtype == logits.dtype:
+        torch.sub(logits, shift[:, None], out=x)
+    else:  # mixed formats would cost a copy
+        x.copy_(logits).sub_(shift[:, None])
     return (x if temperature == 1.0 else x.div_(temperature)).exp_()
+
+
+def _room(logits: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return room for the largest chunk."""
+    largest = next(_chunks(logits), slice(0, 0))
+    return logits.new_empty(min(len(logits), largest.stop), logits.shape[1], dtype=dtype)
 
 
 def _chunks(logits: Tensor) -> Iterator[slice]:

@@ -13,6 +13,7 @@ from portable.lint.source import Source
 from portable.lint.value import last_name
 
 Fixer = Callable[[Module, Source, ast.AST], Fix | None]
+_MODELS = ("model", "module", "network", "net")
 _OPEN = re.compile(r"[ \t]*\(")
 
 
@@ -47,7 +48,10 @@ def _name_device(module: Module, source: Source, node: ast.AST) -> Fix | None:
 
 
 def _map_to_cpu(module: Module, source: Source, node: ast.AST) -> Fix | None:
-    """Add ``map_location="cpu"`` to ``torch.load``. Safe where ``load_state_dict`` copies the result."""
+    """Add ``map_location="cpu"`` to ``torch.load``. Safe inside a model's ``load_state_dict``, which copies.
+
+    What else has a ``load_state_dict``, such as a schedule, may keep the tensors where they are.
+    """
     if not isinstance(node, ast.Call) or len(node.args) != 1 or isinstance(node.args[0], ast.Starred):
         return None
     end = source.bounds(node.args[0])[1]
@@ -57,7 +61,9 @@ def _map_to_cpu(module: Module, source: Source, node: ast.AST) -> Fix | None:
     parent = module.parents.get(node)
     copied = (
         isinstance(parent, ast.Call)
-        and last_name(parent) == "load_state_dict"
+        and isinstance(parent.func, ast.Attribute)
+        and parent.func.attr == "load_state_dict"
+        and last_name(parent.func.value).lower().endswith(_MODELS)
         and not any(keyword.arg in {"assign", None} for keyword in parent.keywords)
     )
     return Fix((Edit(end, end, ', map_location="cpu"'),), safe=copied)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -33,16 +33,15 @@ class AdamW(torch_optim.Optimizer):
         super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
         self._adamw = kernel
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    @torch.no_grad()  # torch's own may take a closure, which no trainer of ours has
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Update all parameters that have a gradient."""
-        loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             for step, held in self._by_step(group["params"]).items():
                 states = [self.state[parameter] for parameter in held]
                 self._adamw(
                     [local(parameter) for parameter in held],
-                    [local(parameter.grad) for parameter in held],
+                    [local(parameter.grad) for parameter in held if parameter.grad is not None],
                     [local(state["exp_avg"]) for state in states],
                     [local(state["exp_avg_sq"]) for state in states],
                     step=step,
@@ -52,7 +51,6 @@ class AdamW(torch_optim.Optimizer):
                     eps=group["eps"],
                     weight_decay=group["weight_decay"],
                 )
-        return loss
 
     def _by_step(self, parameters: list[nn.Parameter]) -> dict[int, list[nn.Parameter]]:
         """Count this step for all parameters with a gradient; return them by the number of it, mostly one."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch import optim as torch_optim
 from torch.distributed.tensor import DTensor
 
@@ -37,19 +36,19 @@ class Muon(torch_optim.Optimizer):
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         self._muon_step = kernel
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    @torch.no_grad()  # torch's own may take a closure, which no trainer of ours has
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Update all parameters that have a gradient."""
-        loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             settings = {name: group[name] for name in ("lr", "weight_decay", "momentum")}
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._update(parameter, settings)
-        return loss
+                    self._update(parameter, parameter.grad, settings)
 
-    def _update(self, parameter: nn.Parameter, settings: dict[str, Any]) -> None:  # Any: a group's numbers
-        state, grad = self.state[parameter], parameter.grad
+    def _update(
+        self, parameter: nn.Parameter, grad: Tensor, settings: dict[str, Any]
+    ) -> None:  # Any: a group's numbers
+        state = self.state[parameter]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         step = muon_step if isinstance(parameter, DTensor) else self._muon_step

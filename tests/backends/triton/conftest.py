@@ -1,6 +1,6 @@
 """Tests of the Triton rows: on a GPU where there is one, else under Triton's interpreter.
 
-Elsewhere (no GPU, and TRITON_INTERPRET not set) what needs Triton is not collected; ``ci/triton-env.sh`` runs it.
+What needs Triton carries the mark ``triton_interpreter``; ``ci/triton-env.sh`` runs it.
 """
 
 import importlib.util

@@ -1,7 +1,8 @@
-"""Triton's interpreter, with two gaps in its bfloat16 closed so that it computes what a GPU computes.
+"""Triton's interpreter, with three gaps closed so that it computes what a GPU computes.
 
 Triton 3.9 keeps bfloat16 as 16-bit integers. Its interpreter cuts float32 off where hardware rounds to the nearest
-even number, and ``tl.dot`` multiplies the integers themselves. Both are replaced here; nothing else is.
+even number, and ``tl.dot`` multiplies the integers themselves. A number that is handed to a kernel stays Python's,
+in 64 bits, where a compiled kernel gets a float32 tensor. These three are replaced here; nothing else is.
 """
 
 import os
@@ -10,13 +11,13 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def mend() -> None:
-    """Replace both functions of the interpreter."""
+    """Replace the three functions of the interpreter."""
     import numpy as np
     import torch
     from triton import language as tl
     from triton.runtime import interpreter
 
-    convert = interpreter._convert_float
+    convert, wrap = interpreter._convert_float, interpreter._implicit_cvt
 
     def as_float(handle):
         if handle.dtype.scalar != tl.bfloat16:
@@ -35,5 +36,11 @@ def mend() -> None:
         product = np.matmul(as_float(a), as_float(b), dtype=d.data.dtype)
         return interpreter.TensorHandle(product + d.data, d.dtype.scalar)
 
+    def implicit_cvt(arg):
+        if not isinstance(arg, float):
+            return wrap(arg)
+        return tl.tensor(interpreter.TensorHandle(np.array([arg], dtype=np.float32), tl.float32), tl.float32)
+
     interpreter._convert_float = convert_float
+    interpreter._implicit_cvt = implicit_cvt
     interpreter.InterpreterBuilder.create_dot = create_dot

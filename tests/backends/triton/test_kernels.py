@@ -23,7 +23,11 @@ def test_row_names_a_known_op_and_needs_triton(row):
 
 @pytest.mark.parametrize(
     ("op_id", "fact", "limit"),
-    [("rms_norm", "size", MAX_WIDTH), ("layer_norm", "size", MAX_WIDTH), ("attention", "head_dim", MAX_HEAD_DIM)],
+    [
+        ("rms_norm", "size", MAX_WIDTH),
+        ("layer_norm", "size", MAX_WIDTH),
+        ("attention", "head_dim", MAX_HEAD_DIM),
+    ],
 )
 def test_constraint_refuses_what_no_program_holds(op_id: str, fact: str, limit: int):
     (row,) = (row for row in entries("cuda") if row.spec.id == op_id)

@@ -508,6 +508,12 @@ CASES = {
             import apex
         except:
             import cupy
+        try:
+            import numpy
+        except ImportError:
+            pass
+        else:
+            import cupy  # P42
         def f():
             import colossalai
         if has_vllm():
@@ -524,6 +530,12 @@ CASES = {
             pass
     """,
 }
+
+
+def test_a_name_with_two_meanings_has_none():
+    names = [f"name_{number}" for number in range(16)]  # many, so that no order of a set hides a guess
+    lines = [f"import torch.cuda as {name}\nimport other as {name}\n{name}.synchronize()" for name in names]
+    assert found("\n".join(lines)) == []
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -6,12 +6,15 @@ import contextlib
 import io
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from portable.cli.trace import run_trace
+from portable.cli.main import main
+from portable.core.metric import read_metrics
 from portable.model.mlp import Mlp
+from portable.trace.recording import Recording
 
 SMALL = (
     "model.num_layers=5",
@@ -25,19 +28,49 @@ SMALL = (
     "seq_len=32",
     "micro_batch_size=2",
     "global_batch_size=4",
+    "kernel.self_test=off",  # it would find some of the planted kernels before they are used
 )
 
 
 def call(*words: str) -> dict[str, Any]:
-    """Return the exit code and the output of ``portable trace``."""
-    out, complaint = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(complaint):
-        code = run_trace(list(words))
-    return {"code": code, "out": out.getvalue()}
+    """Return the exit code of ``portable trace``, and what went to the two outputs."""
+    out, error = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+        code = main(["trace", *words])
+    return {"code": code, "out": out.getvalue(), "error": error.getvalue()}
 
 
-def record(corpus: str, file: str, *overrides: str) -> dict[str, Any]:
-    return call("record", "pretrain", f"data={corpus}", *SMALL, *overrides, "--out", file)
+def on_cpu(corpus: str, folder: str) -> dict[str, Any]:
+    """Record steps on the processor; return what that said, and what the job reports without a trace."""
+    job = ("pretrain", f"data={corpus}", *SMALL, "hardware=cpu", "steps=3", "schedule.warmup_steps=1")
+    files = {name: f"{folder}/{name}" for name in ("step.trace", "second.trace")}
+    results = {
+        "record": call("record", *job, "--out", files["step.trace"]),
+        "second": call("record", *job, "--step", "2", "--micro-batch", "2", "--out", files["second.trace"]),
+        "same": call("compare", files["second.trace"], "hardware=cpu"),
+        "other rows": call("compare", files["step.trace"], "hardware=cpu", "kernel.allow=[reference]"),
+        "other model": call("compare", files["step.trace"], "hardware=cpu", "model.num_layers=4"),
+        "no step": call("record", *job, "--step", "4", "--out", f"{folder}/none"),
+        "no micro-batch": call("record", *job, "--micro-batch", "3", "--out", f"{folder}/none"),
+    }
+    plain = Path(folder) / "plain"
+    assert main([*job, f"output_dir={plain}"]) == 0
+    results["plain"] = read_metrics(plain / "metrics.jsonl")[0]
+    results["header"] = Recording.load(Path(files["step.trace"])).header
+    return results
+
+
+def spread(corpus: str, folder: str) -> dict[str, Any]:
+    return call(
+        "record",
+        "pretrain",
+        f"data={corpus}",
+        *SMALL,
+        "hardware=cpu",
+        "strategy=ddp",
+        "--out",
+        f"{folder}/none",
+    )
 
 
 def compare(file: str, cases: str) -> dict[str, Any]:

@@ -38,6 +38,10 @@ def scaled_swiglu(gate: Tensor, up: Tensor) -> Tensor:
     return swiglu(gate, up) * (1.001 if wrong_here() else 1.0)
 
 
+def broken_swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    return swiglu(gate, up) * (torch.nan if wrong_here() else 1.0)
+
+
 def coarse_rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
     return rms_norm(x, weight, 2e-6 if wrong_here() else eps)
 
@@ -73,6 +77,7 @@ ENTRIES = tuple(
     )
     for op, variant, name in (
         ("swiglu", "standard", "scaled_swiglu"),
+        ("swiglu", "standard", "broken_swiglu"),
         ("rms_norm", "standard", "coarse_rms_norm"),
         ("rope", "half", "turned_rope"),
         ("swiglu", "standard", "wrongly_derived_swiglu"),

@@ -13,7 +13,7 @@ from torch import Tensor
 from portable.core.errors import ConfigError
 from portable.trace.judge import Failure, Judgement, judge
 from portable.trace.recording import Node, Recording, Summaries
-from portable.trace.replay import FORWARD, Deviation, Replay
+from portable.trace.replay import FORWARD, UPDATE, Deviation, Replay
 from portable.trace.report import as_json, as_text, verdict
 from portable.trace.summary import summarise
 
@@ -40,7 +40,7 @@ def one(tensor: Tensor) -> Summaries:
     return {"": summarise(tensor)}
 
 
-def record(  # noqa: PLR0913 - the errors of the results, one each
+def record(
     *,
     hidden: float = 0.0,
     kernel: float = 0.0,
@@ -110,9 +110,9 @@ def test_a_kernel_that_fails_is_named_before_the_module_around_it() -> None:
     found = compare(record(kernel=1e-3, mlp=1e-3), replayed(800.0, 1.0))
     assert isinstance(found.culprit, Failure)
     assert verdict(found) == (
-        "mlp: swiglu: row 'fast' errs 800 times as much as its reference (fp32, forward; 4 times is allowed), "
-        "in result at (0, 0): 1 instead of 2. The reference row agrees on this device (1 times): use "
-        "kernel.rows.swiglu=reference, and report the row."
+        "mlp: swiglu: row 'fast' errs 800 times as much as its reference (fp32, forward; 4 times is "
+        "allowed), in its result at (0, 0): 1 instead of 2. The reference row agrees on this device (1 "
+        "times): use kernel.rows.swiglu=reference, and report the row."
     )
 
 
@@ -123,7 +123,9 @@ def test_a_kernel_that_fails_below_the_noise_of_the_model_is_named_all_the_same(
 
 
 def test_where_the_reference_fails_too_the_device_is_named() -> None:
-    assert "operators of torch are at fault on this device" in verdict(compare(record(), replayed(90.0, 80.0)))
+    assert "operators of torch are at fault on this device" in verdict(
+        compare(record(), replayed(90.0, 80.0))
+    )
     reference = replayed(90.0, 90.0, "reference")
     assert "operators of torch are at fault on this device" in verdict(compare(record(), reference))
 
@@ -206,7 +208,9 @@ def test_numbers_that_are_not_finite_are_blamed_where_they_arise() -> None:
 def test_another_model_cannot_be_compared() -> None:
     other = record()
     other.parameters["head.weight"] = summarise(torch.ones(2))
-    with pytest.raises(ConfigError, match=r"another model: 1 parameters differ .* 'head.weight' \(absent recorded"):
+    with pytest.raises(
+        ConfigError, match=r"another model: 1 parameters differ .* 'head.weight' \(absent recorded"
+    ):
         compare(other)
 
 
@@ -236,8 +240,8 @@ def test_json_says_the_same() -> None:
 
 
 def test_a_failure_has_the_place_of_its_call() -> None:
-    early = Replay("mlp:swiglu", "swiglu", "fast", replayed(9.0, 1.0)[0].deviations)
-    late = replace(early, name="(optimizer):adamw")
+    (early,) = replayed(9.0, 1.0)
+    late = Replay("(optimizer):adamw", "adamw", "fast", (replace(early.deviations[0], phase=UPDATE),))
     found = compare(record(), [late, early])
     assert found.culprit is not None
     assert found.culprit.name == "mlp:swiglu"

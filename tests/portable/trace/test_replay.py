@@ -69,7 +69,10 @@ def test_numbers_that_are_not_finite_are_a_failure() -> None:
 def test_what_is_too_large_for_the_host_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_ELEMENTS", 2000)
     result = examine(make_call())
-    assert result.skipped == "its arguments hold 2,080 numbers, more than the 2,000 that are repeated on the host"
+    assert (
+        result.skipped
+        == "its arguments hold 2,080 numbers, more than the 2,000 that are repeated on the host"
+    )
     assert result.failure is None
 
 

@@ -14,7 +14,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("shape", [(7, 96), (300, 257), (64, 4096), (2, 2, 4_194_304)])
+@pytest.mark.parametrize("shape", [(7, 96), (300, 257), (64, 4096), (2, 2_200_000)])
 def test_the_distance_is_told_from_the_sketches(shape: tuple[int, ...]) -> None:
     x = noise(*shape)
     moved = x + 1e-3 * noise(*shape, seed=1)
@@ -62,7 +62,9 @@ def test_shapes_and_numbers_that_are_not_finite_are_infinitely_far() -> None:
     assert summarise(broken).largest < 10
 
 
-@pytest.mark.parametrize("x", [torch.zeros(0, 4), torch.tensor(2.5), torch.tensor([3, -4]), torch.tensor([True])])
+@pytest.mark.parametrize(
+    "x", [torch.zeros(0, 4), torch.tensor(2.5), torch.tensor([3, -4]), torch.tensor([True])]
+)
 def test_sizes_0_and_1_and_whole_numbers_are_summarised(x: torch.Tensor) -> None:
     summary = summarise(x)
     assert summary.shape == tuple(x.shape)

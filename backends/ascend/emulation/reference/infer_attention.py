@@ -83,8 +83,7 @@ def npu_fused_infer_attention_score(
         key_antiquant_offset=key_antiquant_offset,
         value_antiquant_scale=value_antiquant_scale,
         value_antiquant_offset=value_antiquant_offset,
-        query_padding_size=query_padding_size,
-        kv_padding_size=kv_padding_size,
+        padding_size=query_padding_size if kv_padding_size is None else kv_padding_size,
         key_shared_prefix=key_shared_prefix,
         value_shared_prefix=value_shared_prefix,
         query_rope=query_rope,
@@ -93,10 +92,6 @@ def npu_fused_infer_attention_score(
     groups = num_key_value_heads or num_heads
     _check(query, key, value, num_heads, groups, inner_precise)
     queries = _heads(query, input_layout, num_heads)
-    if queries.shape[2] != 1:
-        raise NotEmulated(f"{_OP}: the emulator covers one query a row; {queries.shape[2]} were given")
-    if queries.shape[-1] > _MAX_HEAD_DIM:
-        raise Rejected(f"{_OP}: head_dim {queries.shape[-1]}; it takes up to {_MAX_HEAD_DIM}")
     if block_table is None:
         keys, values = (_heads(x, input_layout, groups) for x in (key, value))
     else:
@@ -111,6 +106,10 @@ def _attend(
     queries: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, mask: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Return the output (B, N, 1, D) and its log-sum-exp (B, N, 1, 1), in float32."""
+    if queries.shape[2] != 1:
+        raise NotEmulated(f"{_OP}: the emulator covers one query a row; {queries.shape[2]} were given")
+    if queries.shape[-1] > _MAX_HEAD_DIM:
+        raise Rejected(f"{_OP}: head_dim {queries.shape[-1]}; it takes up to {_MAX_HEAD_DIM}")
     num_keys = keys.shape[2]
     read = torch.arange(num_keys, device=queries.device) < lengths[:, None]
     seen = read if mask is None else read & ~_mask(mask, len(lengths), num_keys)

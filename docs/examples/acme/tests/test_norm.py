@@ -8,8 +8,8 @@ from torch import Tensor
 
 from portable.device.backend import Backend
 from portable.device.protocol import Device
-from portable.kernel.reference.norm import rms_norm as reference
 from portable.kernel.entry import Kernel
+from portable.kernel.reference.norm import rms_norm as reference
 from portable.kernel.registry import KernelSet
 
 

@@ -1,4 +1,4 @@
-"""What the conformance cases cannot see of the normalisations: in which format gradients of weights travel."""
+"""What conformance cannot see of the normalisations: in which format weights get their gradients."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from backends.cpu.kernel import log_prob
+from backends.cpu.kernel.cross_entropy import token_log_probs as native
 from backends.cpu.kernel.log_prob import token_log_probs
 from portable.core.errors import ConfigError, ShapeError
 from portable.kernel.reference.log_prob import token_log_probs as reference
@@ -51,17 +52,20 @@ def test_the_graph_may_be_walked_twice():
     assert torch.equal(first, second)
 
 
-def test_beyond_the_limit_nothing_is_kept(monkeypatch):
+@pytest.mark.parametrize("kernel", [token_log_probs, native])
+def test_beyond_the_limit_nothing_is_kept_and_all_is_the_same(monkeypatch, kernel):
     x, weight, targets = inputs()
-    kept = token_log_probs(x, weight, targets)
-    monkeypatch.setattr(log_prob, "MAX_KEPT_VALUES", 600 * 7 - 1)
-    recomputed = token_log_probs(x, weight, targets)
-    assert type(kept.grad_fn).__name__ != type(recomputed.grad_fn).__name__
-    torch.testing.assert_close(kept, recomputed)
+    results = []
+    for limit in (600 * 7, 600 * 7 - 1):
+        monkeypatch.setattr(log_prob, "MAX_KEPT_VALUES", limit)
+        out = kernel(x, weight, targets)
+        num_saved = len(out.grad_fn.saved_tensors)
+        results.append((num_saved, out, *torch.autograd.grad(out.sum(), (x, weight))))
+    assert [result[0] for result in results] == [3 + 3, 3]
+    assert all(torch.equal(a, b) for a, b in zip(*(result[1:] for result in results), strict=True))
 
 
-def test_inference_keeps_no_probabilities(monkeypatch):
-    monkeypatch.delattr(log_prob, "_KeptLogProbs")
+def test_inference_keeps_nothing():
     x, weight, targets = inputs()
     with torch.no_grad():
         out = token_log_probs(x, weight, targets)

@@ -1,6 +1,8 @@
+import itertools
+
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.profiler import ProfilerActivity, profile
 
 from portable.kernel.composed import cross_entropy as composed
 from portable.kernel.reference import cross_entropy as reference
@@ -35,18 +37,13 @@ def inputs(dtype=torch.float64):
     return logits, targets
 
 
-class Float32Values(TorchDispatchMode):
-    """Notes the largest float32 result of an operation that has more than one value a row."""
-
-    def __init__(self):
-        super().__init__()
-        self.largest = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        if isinstance(out, torch.Tensor) and out.dtype == torch.float32:
-            self.largest = max(self.largest, out.numel())
-        return out
+def peak_bytes(function):
+    """Return the most memory that ``function`` holds at a time, with what operators allocate inside."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        function()
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return max(itertools.accumulate(changes))
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 2, 4, 100])
@@ -64,15 +61,17 @@ def test_chunks_change_nothing(row, chunk_rows, monkeypatch):
 
 
 def test_no_more_than_a_chunk_is_ever_in_float32(row, monkeypatch):
-    monkeypatch.setattr(composed, "CHUNK_VALUES", 2 * 20)
-    logits, targets = inputs(torch.bfloat16)
-    logits.requires_grad_()
-    with Float32Values() as seen:
-        row[0](logits, targets, **row[2]).sum().backward()
-    assert seen.largest == 2 * 20
-    with Float32Values() as seen:
-        row[1](logits, targets, **row[2]).sum().backward()
-    assert seen.largest == 9 * 20  # the reference is caught
+    rows, vocab, chunk_rows = 64, 4096, 8
+    monkeypatch.setattr(composed, "CHUNK_VALUES", chunk_rows * vocab)
+    logits = torch.zeros(rows, vocab, dtype=torch.bfloat16, requires_grad=True)
+    targets = torch.full((rows,), 9)
+    grad, chunk, vectors = 2 * logits.numel(), 4 * chunk_rows * vocab, 100 * rows
+    peaks = [
+        peak_bytes(lambda kernel=kernel: kernel(logits, targets, **row[2]).sum().backward())
+        for kernel in row[:2]
+    ]
+    assert grad + chunk <= peaks[0] < grad + chunk + vectors
+    assert peaks[1] > grad + rows * vocab * 4  # the reference is caught
 
 
 def test_logits_are_kept_as_they_are_and_nothing_of_their_size_beside_them(row):

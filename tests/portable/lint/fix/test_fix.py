@@ -29,10 +29,10 @@ SAFE = {
         "torch.amp.autocast(device.type, dtype=t)  # why",
     ),
     "scaler": ("s = torch.cuda.amp.GradScaler( )", "s = torch.amp.GradScaler(device.type )"),
-    "load": ("m.load_state_dict(torch.load(p))", 'm.load_state_dict(torch.load(p, map_location="cpu"))'),
+    "load": ("net.load_state_dict(torch.load(p))", 'net.load_state_dict(torch.load(p, map_location="cpu"))'),
     "load with a comma": (
-        "m.load_state_dict(torch.load(\n    p,  # why\n    weights_only=True))",
-        'm.load_state_dict(torch.load(\n    p, map_location="cpu",  # why\n    weights_only=True))',
+        "self.model.load_state_dict(torch.load(\n    p,  # why\n    weights_only=True))",
+        'self.model.load_state_dict(torch.load(\n    p, map_location="cpu",  # why\n    weights_only=True))',
     ),
     "operator": ("import torch_npu\ntorch.npu_x(1)", "import torch_npu\ntorch_npu.npu_x(1)"),
 }
@@ -49,15 +49,20 @@ UNSAFE = {
         "import torch\ndevice = torch.device('cuda')\nmake(device=device)",
     ),
     "load": ("import torch\ns = torch.load(p)", 'import torch\ns = torch.load(p, map_location="cpu")'),
+    "load of something else": (
+        "import torch\nschedule.load_state_dict(torch.load(p))",
+        'import torch\nschedule.load_state_dict(torch.load(p, map_location="cpu"))',
+    ),
     "assigning load": (
-        "import torch\nm.load_state_dict(torch.load(p), assign=True)",
-        'import torch\nm.load_state_dict(torch.load(p, map_location="cpu"), assign=True)',
+        "import torch\nmodel.load_state_dict(torch.load(p), assign=True)",
+        'import torch\nmodel.load_state_dict(torch.load(p, map_location="cpu"), assign=True)',
     ),
 }
 LEFT = {
     "no device": "x.cuda()",
     "device comes later": "x.cuda()\ndevice = 'cuda'",
     "device is made of it": "device = f(x.cuda())",
+    "device is made of it below": "device = f(\n    x.cuda(),\n)",
     "device in one branch": "if a:\n    device = 'cuda'\nx.cuda()",
     "device twice": "device = 'cuda'\nx.cuda()\ndevice = 'cpu'",
     "device of another function": "def f():\n    device = 'cuda'\ndef g():\n    x.cuda()",
