@@ -1,7 +1,7 @@
 """Kernel rows of the CPU. Targets are text: nothing heavy is imported until a row is picked.
 
-A row that is not faster than what it would replace has a negative priority: it can be named, and is not taken by
-itself. ``tests/bench/cpu_kernels.py`` measures; the figures stand in README.md beside this file.
+A row that is not faster than what it would replace has a negative priority: it can be named, and is not taken
+by itself. ``tests/bench/cpu_kernels.py`` measures; the figures stand in README.md beside this file.
 """
 
 import os

@@ -1,5 +1,5 @@
-"""Liger's RMS norm. Its own autograd function may write into the incoming gradient; the functions below it do not
-when told so, and here they are operators of torch's library, which fake tensors and compilers see."""
+"""Liger's RMS norm. Its own autograd function may write into the incoming gradient; the functions below it do
+not when told so, and here they are operators of torch's library, which fake tensors and compilers see."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
 """Gated activations, forward and backward, element by element. Shapes: any, gate and up alike.
 
-With a the activation: y = a(gate) up, d up = dy a(gate), d gate = dy up a'(gate). What a kernel reads again in the
-backward pass is gate and up, never a(gate).
+With a the activation: y = a(gate) up, d up = dy a(gate), d gate = dy up a'(gate). What a kernel reads again
+in the backward pass is gate and up, never a(gate).
 """
 
 from collections.abc import Callable
@@ -133,7 +133,8 @@ def _activate(x: tl.tensor, KIND: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
         active = x * cdf
         slope = cdf + x * tl.exp(-0.5 * x * x) * 0.3989422804014327  # 1 / sqrt(2 pi)
     else:
-        # (1 + tanh(z)) / 2 is sigmoid(2 z). Beyond 30 it is 0 or 1 to the last bit, and powers of x may overflow.
+        # (1 + tanh(z)) / 2 is sigmoid(2 z). Beyond 30 it is 0 or 1 to the last bit, and powers of x may
+        # overflow.
         near = tl.minimum(tl.maximum(x, -30.0), 30.0)
         cdf = tl.sigmoid(1.5957691216057308 * (near + 0.044715 * near * near * near))  # 2 sqrt(2 / pi)
         active = x * cdf

@@ -1,4 +1,5 @@
-"""One step of AdamW, a launch a tensor: parameter and moments are read and written once, in any mix of formats."""
+"""One step of AdamW, a launch a tensor: parameter and moments are read and written once, in any mix of
+formats."""
 
 from collections.abc import Sequence
 from typing import Any

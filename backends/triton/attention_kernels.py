@@ -1,9 +1,10 @@
-"""The programs of flash attention. Shapes: M queries and N keys of a tile, H head_dim padded to a power of two.
+"""The programs of flash attention. Shapes: M queries and N keys of a tile, H head_dim padded to a power of
+two.
 
 Queries, keys and values are tokens of all segments in a row, (tokens, heads, head_dim). A query's row i of a
-segment stands at position i + offset and sees the keys that ``_visible`` says. Exponentials are taken to base 2,
-which the hardware computes: peaks are logits times log2(e), log-sum-exps are natural. The backward pass takes a
-query's peak and total, since their log-sum-exp would round away what is small beside a large logit.
+segment stands at position i + offset and sees the keys that ``_visible`` says. Exponentials are taken to base
+2, which the hardware computes: peaks are logits times log2(e), log-sum-exps are natural. The backward pass
+takes a query's peak and total, since their log-sum-exp would round away what is small beside a large logit.
 
 Source: Dao 2023, arXiv:2307.08691, algorithms 1 and 2.
 """
@@ -92,9 +93,9 @@ def query_gradient_kernel(
 ) -> None:  # fmt: skip
     """One head of M queries: their gradient, over the keys that they see.
 
-    d logits = weights * (d weights - delta), where delta = sum(weights * d weights) - d lse is one number a query.
-    Equal to sum(d out * out) - d lse, it is summed over the keys all the same: the output was rounded, and where
-    one weight is nearly 1 what is left of d weights - delta would be that rounding.
+    d logits = weights * (d weights - delta), where delta = sum(weights * d weights) - d lse is one number a
+    query. Equal to sum(d out * out) - d lse, it is summed over the keys all the same: the output was rounded,
+    and where one weight is nearly 1 what is left of d weights - delta would be that rounding.
     """
     head = tl.program_id(2)
     start_q, len_q = _segment(bounds_q_ptr)
@@ -138,8 +139,8 @@ def query_gradient_kernel(
 @triton.jit
 def key_gradient_kernel(
     grad_ptr: tl.tensor, q_ptr: tl.tensor, k_ptr: tl.tensor, v_ptr: tl.tensor,
-    peaks_ptr: tl.tensor, totals_ptr: tl.tensor, delta_ptr: tl.tensor, grad_k_ptr: tl.tensor, grad_v_ptr: tl.tensor,
-    bounds_q_ptr: tl.tensor, bounds_k_ptr: tl.tensor,
+    peaks_ptr: tl.tensor, totals_ptr: tl.tensor, delta_ptr: tl.tensor, grad_k_ptr: tl.tensor, grad_v_ptr:
+    tl.tensor, bounds_q_ptr: tl.tensor, bounds_k_ptr: tl.tensor,
     q_token: tl.tensor, q_head: tl.tensor, k_token: tl.tensor, k_head: tl.tensor,
     v_token: tl.tensor, v_head: tl.tensor,
     num_heads: int, head_dim: int, scale: float, window: int,

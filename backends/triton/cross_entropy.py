@@ -75,11 +75,10 @@ class _VocabParallel(torch.autograd.Function):
         # A copy, since the reduction may write into it.
         highest = reduce(peaks.clone(), "max")
         total, chosen = reduce(torch.stack((sums * (peaks - highest).exp(), chosen)), "sum").unbind(0)
-        # Every rank counts 1 for an ignored row.
-        total = total.masked_fill(targets < 0, 1.0)
         ctx.vocab_start, ctx.z_loss = vocab_start, z_loss
         ctx.save_for_backward(logits, targets, highest, total)
-        return _losses(highest, total, chosen, z_loss)
+        # What the other ranks added to an ignored row is theirs to choose.
+        return _losses(highest, total, chosen, z_loss).masked_fill_(targets < 0, 0.0)
 
     @staticmethod
     @once_differentiable  # its stub loses the parameter's name

@@ -1,9 +1,10 @@
 """Attention of one new token a row to its cache, which lies in one piece or in pages.
 
-The positions of a row are split among programs so that few rows still fill a GPU; a second kernel joins the parts.
+The positions of a row are split among programs so that few rows still fill a GPU; a second kernel joins the
+parts.
 
-Shapes: B rows, S cached positions, P pages, C positions a page, M pages a row, N query heads, K key-value heads,
-G = N / K, H head_dim.
+Shapes: B rows, S cached positions, P pages, C positions a page, M pages a row, N query heads, K key-value
+heads, G = N / K, H head_dim.
 """
 
 import math

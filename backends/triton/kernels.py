@@ -23,8 +23,8 @@ def head_fits(facts: Mapping[str, Any]) -> str:  # Any: see Op.facts
     return f"head_dim {head_dim} > {MAX_HEAD_DIM}" if head_dim is not None and head_dim > MAX_HEAD_DIM else ""
 
 
-# Gradients of the sink and of shared keys are sums over all tokens, taken tile by tile: another order than the
-# reference's, with another rounding.
+# Gradients of the sink and of shared keys are sums over all tokens, taken tile by tile: another order than
+# the reference's, with another rounding.
 _ATTENTION: dict[str, Any] = {"constraint": head_fits, "tolerance": 8.0}  # Any: fields of an entry
 _NO_GRADIENT: dict[str, Any] = {"differentiable": False}
 

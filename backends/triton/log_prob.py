@@ -1,7 +1,7 @@
 """The output head and the log-softmax in one op. Shapes: N tokens, D hidden, V vocabulary.
 
-The matmuls are torch's; a chunk of logits is then read by one kernel forward and by one backward, which writes the
-gradient in the format of the matmul that follows.
+The matmuls are torch's; a chunk of logits is then read by one kernel forward and by one backward, which
+writes the gradient in the format of the matmul that follows.
 """
 
 from typing import Any

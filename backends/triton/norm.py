@@ -218,7 +218,7 @@ def _forward_kernel(
     tl.store(rstd_ptr + rows, rstd, mask=rows < num_rows)
     weight = tl.load(weight_ptr + columns, mask=columns < size, other=0.0).to(tl.float32)[None, :]
     normed = x * rstd[:, None]
-    if ONE_PLUS:
+    if ONE_PLUS:  # noqa: SIM108 - decided when it is compiled
         y = normed * (1.0 + weight)
     else:
         y = normed.to(y_ptr.dtype.element_ty).to(tl.float32) * weight

@@ -226,7 +226,8 @@ def _codes_kernel(
     tl.store(scale_ptr + rows, scale, mask=rows < num_rows)
     divisor = tl.where(scale == 0.0, 1.0, scale)[:, None] + tl.zeros((ROWS, WIDTH), tl.float32)
     quotient = tl.minimum(tl.maximum(tl.div_rn(x, divisor), -127.0), 127.0)
-    # In float32 the sum with 1.5 * 2^23 has no room for a fraction, and is rounded to the nearest even integer.
+    # In float32 the sum with 1.5 * 2^23 has no room for a fraction, and is rounded to the nearest even
+    # integer.
     rounded = (quotient + 12582912.0) - 12582912.0
     tl.store(codes_ptr + at, rounded.to(tl.int8), mask=inside)
 

@@ -18,8 +18,8 @@ def row_statistics(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return max z, sum exp(z - max z) and the target's z of every row, z being logits / temperature.
 
-    The last is 0 where the target is not among the columns. Rows whose target is negative are not read; theirs
-    are 0, 1 and 0, so that the loss comes to 0.
+    The last is 0 where the target is not among the columns. Rows whose target is negative are not read;
+    theirs are 0, 1 and 0, so that the loss comes to 0.
 
     Shapes: each (N,) float32.
     """
@@ -67,8 +67,8 @@ def softmax_gradient(
 ) -> Tensor:
     """Return d loss / d logits: grad (softmax (1 + 2 z_loss lse) - onehot(target)) / temperature.
 
-    Rows whose target is negative are zeros. ``peaks_N`` and ``sums_N`` are those of the whole vocabulary: kept
-    apart, since their log-sum-exp would round away what is small beside a large logit.
+    Rows whose target is negative are zeros. ``peaks_N`` and ``sums_N`` are those of the whole vocabulary:
+    kept apart, since their log-sum-exp would round away what is small beside a large logit.
 
     Shapes: returns (N, V). Dtype: that of the logits.
     """

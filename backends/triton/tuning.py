@@ -1,7 +1,8 @@
 """How much of a tensor one program takes: tables of tile sizes by maker and arch, one kernel source for all.
 
-``tuning/cuda.yaml`` and ``tuning/rocm.yaml`` hold what differs between GPUs; ``tuning/interpreter.yaml`` serves
-Triton's interpreter, where tiny tiles let tiny tensors reach every loop. The limits of the device bound them.
+``tuning/cuda.yaml`` and ``tuning/rocm.yaml`` hold what differs between GPUs; ``tuning/interpreter.yaml``
+serves Triton's interpreter, where tiny tiles let tiny tensors reach every loop. The limits of the device
+bound them.
 """
 
 from dataclasses import dataclass, replace
@@ -69,7 +70,8 @@ def tile(op: str, device: torch.device, *, bytes_per_element: int = 0, shared_wi
 
 
 def row_tile(width: int, device: torch.device, op: str = "row") -> TileConfig:
-    """Return a tile of whole rows of ``width`` elements: ``n`` covers the width, ``m`` rows share a program."""
+    """Return a tile of whole rows of ``width`` elements: ``n`` covers the width, ``m`` rows share a
+    program."""
     found = machine(device)
     entry = _entry(found.table, found.arch, op)
     n = triton.next_power_of_2(max(width, 1))

@@ -27,8 +27,8 @@ Options
   --size NAME        small (a tutorial's model) or medium; small unless given
   --json             print JSON
 
-roof is the time that moving the problem's bytes, or computing its products, would take at the speed of a copy and
-of a large matmul, measured first, as a part of the time taken. What fits in a cache may exceed 100 %.
+roof is the time that moving the problem's bytes, or computing its products, would take at the speed of a copy
+and of a large matmul, measured first, as a part of the time taken. What fits in a cache may exceed 100 %.
 """
 _COLUMNS = ("op", "row", "phase", "time, µs", "median, µs", "GB/s", "GFLOP/s", "roof", "/ reference")
 
@@ -78,7 +78,8 @@ def _bench(backend: Backend, options: argparse.Namespace) -> None:
     if not ops:
         known = {op.id for op in OPS}
         raise ConfigError(
-            f"no kernel computes '{options.op}'.{did_you_mean(options.op, known)} Known: {', '.join(sorted(known))}"
+            f"no kernel computes '{options.op}'.{did_you_mean(options.op, known)} Known: "
+            f"{', '.join(sorted(known))}"
         )
     device = backend.device()
     roofline = measure_roofline(device, Dtype(options.dtype).torch())

@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python tests/bench/cpu_kernels.py
 
-Time: thread time of one thread, the ways taking turns, minimum and median. Memory: each way in a process of its own,
-which resets the kernel's high-water mark of resident memory (VmHWM) once its inputs exist and everything is warm
-with a tiny problem, and reports how far the mark rose in a forward and backward pass.
+Time: thread time of one thread, the ways taking turns, minimum and median. Memory: each way in a process of
+its own, which resets the kernel's high-water mark of resident memory (VmHWM) once its inputs exist and a tiny
+problem has warmed everything, and reports how far the mark rose in a forward and backward pass.
 """
 
 import argparse
@@ -31,7 +31,7 @@ PAGE = 16
 
 
 def head_ways(tokens: int, hidden: int, vocab: int) -> Ways:
-    """The head and the loss, forward and backward, with every second row ignored; ``eager`` is the yardstick."""
+    """Head and loss, forward and backward, every second row ignored; ``eager`` is the yardstick."""
     torch.manual_seed(0)
     x = torch.randn(tokens, hidden, requires_grad=True)
     weight = (torch.randn(vocab, hidden) * 0.02).requires_grad_()

@@ -1,4 +1,4 @@
-"""The gated activation in C++: one walk over memory forward, one backward, and nothing kept but the inputs."""
+"""The gated activation in C++: one walk over memory forward, one backward; only the inputs are kept."""
 
 from typing import Any
 

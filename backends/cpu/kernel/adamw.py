@@ -37,7 +37,7 @@ def adamw(
 
 
 def _fits(tensors: tuple[Tensor, ...]) -> bool:
-    """Return whether the operator may take them: it wants one format, and walks over memory as if without gaps."""
+    """Return whether the operator may take them: it walks over memory, and no gaps are seen."""
     return all(x.is_contiguous() and x.dtype == torch.float32 for x in tensors)
 
 

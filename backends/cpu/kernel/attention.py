@@ -1,4 +1,4 @@
-"""Attention through torch's fused CPU kernel, the one below ``scaled_dot_product_attention``, segment by segment.
+"""Attention through torch's fused kernel (``scaled_dot_product_attention`` calls it), segment by segment.
 
 Shapes: B rows, T tokens a row, S keys a row or cached positions, t and s those of a segment, N query heads, K
 key-value heads, H head_dim. In here heads come before tokens: (rows, heads, tokens, H).
@@ -36,12 +36,12 @@ def attention(
 ) -> Tensor:
     """Compute ``attention`` of the reference.
 
-    Segments of one size share a call, for which the tokens are sorted by it. Where most sizes differ that would
-    gain nothing, and each segment has a call of its own. Measured: see README.md of the backend.
+    Segments of one size share a call, for which the tokens are sorted by it. Where most sizes differ that
+    would gain nothing, and each segment has a call of its own. Measured: see README.md of the backend.
     """
     check_attention(q_BTNH, k_BSKH, v_BSKH, align=align, window=window, sink_N=sink_N)
     segments = pair_segments(q_BTNH, k_BSKH, cu_seqlens, cu_seqlens_k)
-    view = _View(causal, align, window, sink_N, scale, with_lse=sink_N is not None)
+    view = _View(causal, align, window, sink_N, scale)
     return _attend(q_BTNH, k_BSKH, v_BSKH, segments if cu_seqlens is not None else None, view)[0]
 
 
@@ -61,7 +61,7 @@ def attention_with_lse(
     """Compute ``attention_with_lse`` of the reference."""
     check_attention(q_BTNH, k_BSKH, v_BSKH, align=align, window=window, sink_N=sink_N)
     segments = pair_segments(q_BTNH, k_BSKH, cu_seqlens, cu_seqlens_k)
-    view = _View(causal, align, window, sink_N, scale, with_lse=True)
+    view = _View(causal, align, window, sink_N, scale)
     return _attend(q_BTNH, k_BSKH, v_BSKH, segments if cu_seqlens is not None else None, view)
 
 
@@ -76,14 +76,14 @@ def decode_attention(
     sink_N: Tensor | None = None,
     scale: float | None = None,
 ) -> Tensor:
-    """Compute ``decode_attention`` of the reference, reading no further than the longest row. Not differentiable."""
+    """Compute ``decode_attention`` of the reference without gradients, no further than the longest row."""
     check_decode(q_BNH, k_cache_BSKH, v_cache_BSKH, lengths_B, window, sink_N)
     longest = int(lengths_B.max()) if lengths_B.numel() else 0
     positions = torch.arange(longest, device=q_BNH.device)
     visible_BS = positions < lengths_B[:, None]
     if window is not None:
         visible_BS = visible_BS & (positions >= lengths_B[:, None] - window)
-    view = _View(True, "end", window, sink_N, scale, with_lse=sink_N is not None)
+    view = _View(True, "end", window, sink_N, scale)
     q, k, v = _alike(q_BNH.unsqueeze(1), k_cache_BSKH[:, :longest], v_cache_BSKH[:, :longest])
     with without_autocast(q_BNH):
         out_B1NH, _ = view.attend(q, k, v, visible_BS[:, None, None, :])
@@ -99,7 +99,6 @@ class _View:
     window: int | None
     sink_N: Tensor | None
     scale: float | None
-    with_lse: bool
 
     def attend_rows(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Attend within each row of (rows, t, N, H) queries and (rows, s, K, H) keys and values."""
@@ -121,14 +120,14 @@ class _View:
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, *, is_causal: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Return the output (rows, t, N, H), and lse (rows, t, N) if it is wanted, else something empty.
+        """Return the output (rows, t, N, H) and lse (rows, t, N).
 
-        ``visible`` broadcasts to (rows, N, t, s). A query that sees nothing is shown everything, and what comes
-        of it is put aside: the kernel would answer with not-a-number.
+        ``visible`` broadcasts to (rows, N, t, s). A query that sees nothing is shown everything, and what
+        comes of it is put aside: the kernel would answer with not-a-number.
         """
         blind: Tensor | None = None
         if q.numel() == 0 or k.numel() == 0:
-            return self._with_sink(_mix_nothing(q, k, v), self.unseen(q))
+            return self._with_sink(_mix_nothing(q, k, v), q.new_full(q.shape[:-1], -math.inf))
         if visible is not None:
             blind = ~visible.any(-1, keepdim=True)
             visible = visible | blind
@@ -136,13 +135,8 @@ class _View:
         out, lse = self._run(q, k, v, visible, is_causal)
         if blind is not None:
             out = out.masked_fill(blind, 0.0)
-            lse = lse.masked_fill(blind.squeeze(-1), -math.inf) if self.with_lse else lse
+            lse = lse.masked_fill(blind.squeeze(-1), -math.inf)
         return self._with_sink(out, lse)
-
-    def unseen(self, q: Tensor) -> Tensor:
-        """Return the lse (..., heads) of queries (..., heads, H) that see nothing; empty if it is not wanted."""
-        shape = q.shape[:-1] if self.with_lse else (0,)
-        return q.new_full(shape, -math.inf)
 
     def _run(
         self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, is_causal: bool
@@ -180,7 +174,7 @@ def _attend(
         else:
             flat = [x.flatten(0, 1) for x in qkv]
             out, lse = _attend_segments(flat, [pair for pair in segments if any(pair)], view)
-            out, lse = out.view(q_BTNH.shape), lse.view(q_BTNH.shape[:3]) if view.with_lse else lse
+            out, lse = out.view(q_BTNH.shape), lse.view(q_BTNH.shape[:3])
     return out.to(q_BTNH.dtype), lse
 
 
@@ -189,7 +183,7 @@ def _attend_segments(flat: Sequence[Tensor], segments: Segments, view: _View) ->
     sizes = set(segments)
     if len(sizes) <= 1:
         out, lse = view.attend_rows(*_cut_rows(flat, segments[0] if segments else (0, 0), len(segments)))
-        return out.flatten(0, 1), lse.flatten(0, 1) if view.with_lse else lse
+        return out.flatten(0, 1), lse.flatten(0, 1)
     if 2 * len(sizes) > len(segments):
         return _attend_parts(flat, [(pair, 1) for pair in segments], view)
     order_q, order_k = (_order_by_size(segments, side, flat[0].device) for side in (0, 1))
@@ -199,7 +193,7 @@ def _attend_segments(flat: Sequence[Tensor], segments: Segments, view: _View) ->
     out, lse = _attend_parts(ordered, parts, view)
     back = torch.empty_like(order_q)
     back[order_q] = torch.arange(order_q.numel(), device=order_q.device)
-    return out.index_select(0, back), lse.index_select(0, back) if view.with_lse else lse
+    return out.index_select(0, back), lse.index_select(0, back)
 
 
 def _attend_parts(
@@ -213,7 +207,7 @@ def _attend_parts(
     for (pair, count), q, k, v in zip(parts, *pieces, strict=True):
         out, lse = view.attend_rows(*_cut_rows((q, k, v), pair, count))
         outs.append(out.flatten(0, 1))
-        lses.append(lse.flatten(0, 1) if view.with_lse else lse)
+        lses.append(lse.flatten(0, 1))
     return torch.cat(outs), torch.cat(lses)
 
 
@@ -223,7 +217,7 @@ def _cut_rows(flat: Sequence[Tensor], pair: tuple[int, int], count: int) -> list
 
 
 def _order_by_size(segments: Segments, side: int, device: torch.device) -> Tensor:
-    """Return the indices of the tokens, those of segments of one size together, sizes as they first appear."""
+    """Return the tokens' indices: segments of one size together, sizes as they first appear."""
     starts = accumulate((pair[side] for pair in segments), initial=0)
     groups: dict[tuple[int, int], list[int]] = {}
     for pair, start in zip(segments, starts, strict=False):
@@ -247,7 +241,7 @@ def _alike(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _mix_nothing(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return the zeros that come of no keys, or the nothing that comes of no queries, connected to all three."""
+    """Return the zeros that come of no keys, or the nothing of no queries, connected to all three."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     grouped = q.unflatten(1, (k.shape[1], -1)).flatten(2, 3)
     return (grouped @ k.mT @ v).view(q.shape).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Losses over a vocabulary in C++: each row of logits is read once, and nothing of its size is kept but itself.
+"""Losses over a vocabulary in C++: each row of logits is read once, and nothing else of its size is kept.
 
 Shapes: N tokens, D hidden, V vocabulary.
 """

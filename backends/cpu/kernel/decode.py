@@ -1,7 +1,7 @@
 """Attention of one new token a row to its cache, in C++: only the positions that count are read.
 
-Shapes: B rows, S cached positions, P pages, C positions a page, M pages a row, N query heads, K key-value heads,
-H head_dim. Not differentiable.
+Shapes: B rows, S cached positions, P pages, C positions a page, M pages a row, N query heads, K key-value
+heads, H head_dim. Not differentiable.
 """
 
 import math

@@ -25,8 +25,8 @@ def flash_with_lse(
 ) -> tuple[Tensor, Tensor]:
     """Return the output (B, N, T, H) and the logarithm of the softmax's denominator (B, N, T), float32.
 
-    ``visible`` broadcasts to (B, N, T, S); every query must see something. ``is_causal`` counts from the first
-    query and the first key.
+    ``visible`` broadcasts to (B, N, T, S); every query must see something. ``is_causal`` counts from the
+    first query and the first key.
     """
     scale = q_BNTH.shape[-1] ** -0.5 if scale is None else scale
     group = q_BNTH.shape[1] // k_BKSH.shape[1]

@@ -1,4 +1,4 @@
-"""Products of int8 matrices by torch's own operator, which uses the processor's 8-bit instructions where it has them."""
+"""Products of int8 matrices by torch's operator, which knows the processor's 8-bit instructions."""
 
 import torch
 from torch import Tensor

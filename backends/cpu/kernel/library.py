@@ -1,7 +1,7 @@
-"""The kernels in C++: compiled for this processor on first use, loaded once, known to torch as ``portable_cpu``.
+"""The kernels in C++: compiled for this processor on first use, known to torch as ``portable_cpu``.
 
-They are operators of torch's dispatcher, so a device whose memory the host can read (the simulator) runs them,
-too, with its own checks; the numbers are the CPU's bit for bit.
+They are operators of torch's dispatcher, so a device whose memory the host can read (the simulator) runs
+them, too, with its own checks; the numbers are the CPU's bit for bit.
 """
 
 from functools import cache
@@ -28,7 +28,7 @@ def load_native() -> Any:  # Any: torch's namespace of operators, which exist on
 
     Raises: BackendUnavailable if it cannot be compiled.
     """
-    # A cache may be shared by machines with different processors: what was made for one does not run on another.
+    # Machines that share a cache may have different processors, and not run what was made for another.
     marker = f'-DPORTABLE_PROCESSOR="{instruction_set()}"'
     try:
         library = build_library(_NAME, sorted(_NATIVE.glob("*.cpp")), (*_FLAGS, marker))
@@ -44,21 +44,13 @@ def load_native() -> Any:  # Any: torch's namespace of operators, which exist on
 
 
 def takes(*tensors: Tensor) -> bool:
-    """Return whether the kernels can compute with all of ``tensors``: their formats are known, none is empty."""
-    for x in tensors:  # not all(...): a generator costs as much as a small kernel
-        if x.dtype not in FLOATS or not x.numel():
-            return False
-    return True
+    """Return whether the kernels can compute with all ``tensors``: formats are known, none is empty."""
+    return all([x.dtype in FLOATS and x.numel() > 0 for x in tensors])  # noqa: C419 - a generator is slower
 
 
 def wants_gradient(*tensors: Tensor) -> bool:
     """Return whether a result computed from ``tensors`` here and now must be differentiable."""
-    if not torch.is_grad_enabled():
-        return False
-    for x in tensors:
-        if x.requires_grad:
-            return True
-    return False
+    return torch.is_grad_enabled() and any([x.requires_grad for x in tensors])  # noqa: C419 - as above
 
 
 def _per_row(x: Tensor) -> Tensor:

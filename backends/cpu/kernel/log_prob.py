@@ -1,8 +1,8 @@
 """Log-probabilities that keep the softmax for the backward pass. Shapes: N tokens, D hidden, V vocabulary.
 
-With p = softmax(hidden weight^T / temperature), s the gradient of the results over the temperature, and e the
-rows of the weight that are aimed at, d hidden = s (e - p weight) and d weight = sum s (onehot - p) hidden^T: the
-backward pass multiplies by p as it was kept, and touches no other N * V numbers.
+With p = softmax(hidden weight^T / temperature), s the gradient of the results over the temperature, and e
+the rows of the weight that are aimed at, d hidden = s (e - p weight) and d weight = sum s (onehot - p)
+hidden^T: the backward pass multiplies by p as it was kept, and touches no other N * V numbers.
 """
 
 from collections.abc import Callable, Generator
@@ -37,7 +37,7 @@ def token_log_probs(
 def compute_log_probs(
     hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, temperature: float, softmax: Softmax
 ) -> Tensor:
-    """Compute the op by ``softmax``; 16-bit formats, too coarse to keep probabilities in, by the reference."""
+    """Compute the op by ``softmax``; 16-bit formats, too coarse for probabilities, by the reference."""
     check_inputs(hidden_ND, weight_VD, targets_N, temperature)
     hidden, weight = matmul_operands(hidden_ND, weight_VD)
     # Autocast may narrow what came in as float32.

@@ -13,7 +13,7 @@ from portable.kernel.reference.precision import linear_dtype
 
 _native = load_native()
 
-# Up to here a weight is multiplied as it is unpacked; with more rows torch's matmul earns its unpacked tile back.
+# Up to here a weight is multiplied as it is unpacked; with more rows torch's matmul is worth the tile.
 MAX_FUSED_ROWS = 8
 # Unpacked weights alive at a time: 4 MiB in float32 stay in the shared cache.
 TILE_VALUES = 2**20

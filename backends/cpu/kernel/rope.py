@@ -1,4 +1,7 @@
-"""Rotary position embedding in C++. Shapes: B rows, T tokens, N query heads, K key heads, H head_dim, R rotated."""
+"""Rotary position embedding in C++.
+
+Shapes: B rows, T tokens, N query heads, K key heads, H head_dim, R rotated dims.
+"""
 
 from typing import Any
 

@@ -1,1 +1,1 @@
-"""How fast each kernel row is on this machine, beside its reference and beside what the machine can do at most."""
+"""How fast each kernel row is on this machine, beside its reference and the machine's roofline."""

@@ -1,6 +1,7 @@
 """Problems of the size that models have: one for every op, small and medium.
 
-Letters: T tokens, D hidden, N query heads, K key-value heads, H head_dim, V vocabulary, B rows, S positions, E experts.
+Letters: T tokens, D hidden, N query heads, K key-value heads, H head_dim, V vocabulary, B rows,
+S positions, E experts.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ DIMS = {
 class Problem:
     """What an op is measured with. ``flops`` are those of the forward pass.
 
-    ``read_bytes`` is given where less is needed than all inputs hold. ``leaves`` names the inputs whose gradients
-    are measured, none for ops of inference.
+    ``read_bytes`` is given where less is needed than all inputs hold. ``leaves`` names the inputs whose
+    gradients are measured, none for ops of inference.
     """
 
     op: str

@@ -1,4 +1,4 @@
-"""What this machine can do at most, measured: bytes copied a second, and FLOP/s of a matmul in a number format."""
+"""What this machine can do at most, measured: bytes copied a second, and FLOP/s of a matmul."""
 
 from __future__ import annotations
 

@@ -18,8 +18,7 @@ large, strided and expanded memory, extreme values, infinities, mixed number for
 worst error against float64 on the CPU, as a multiple of the reference's own error on that device (or of half
 a unit in the last place, if that is larger); gradients count like results. `-` stands for a format that the
 row or the device does not compute in. A case is refused if the row says beforehand, with a reason, that it
-does not take it.
-`portable verify kernels` repeats this on your machine."""
+does not take it. `portable verify kernels` repeats this on your machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class Examined:
 
 def title(entry: KernelEntry) -> str:
     """Return the start of a row's line."""
-    return f"{entry.spec.id:<30} {entry.name:<22} "
+    return f"{entry.spec.id:<30} {entry.name:<32} "
 
 
 def line(examined: Examined, dtypes: Sequence[str]) -> str:

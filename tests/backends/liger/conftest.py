@@ -1,4 +1,5 @@
-"""Liger's rows run where ours in Triton do; the interpreter lacks one function that Liger takes from the GPU."""
+"""Liger's rows run where ours in Triton do; the interpreter lacks one function that Liger takes from the
+GPU."""
 
 import importlib.util
 

@@ -1,8 +1,9 @@
 """Triton's interpreter, with three gaps closed so that it computes what a GPU computes.
 
-Triton 3.9 keeps bfloat16 as 16-bit integers. Its interpreter cuts float32 off where hardware rounds to the nearest
-even number, and ``tl.dot`` multiplies the integers themselves. A number that is handed to a kernel stays Python's,
-in 64 bits, where a compiled kernel gets a float32 tensor. These three are replaced here; nothing else is.
+Triton 3.9 keeps bfloat16 as 16-bit integers. Its interpreter cuts float32 off where hardware rounds to the
+nearest even number, and ``tl.dot`` multiplies the integers themselves. A number that is handed to a kernel
+stays Python's, in 64 bits, where a compiled kernel gets a float32 tensor. These three are replaced here;
+nothing else is.
 """
 
 import os

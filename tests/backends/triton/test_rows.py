@@ -1,4 +1,5 @@
-"""Every Triton row against its reference: the cases of conformance, but for those too large for an interpreter."""
+"""Every Triton row against its reference: the cases of conformance, but for those too large for an
+interpreter."""
 
 import os
 
@@ -12,7 +13,8 @@ from portable.kernel.conformance.check import check_row
 pytestmark = pytest.mark.triton_interpreter
 
 ROWS = {row.spec.id: row for row in entries("cuda")}
-# A program takes milliseconds in the interpreter. On a GPU all cases are asked: PORTABLE_ALL_CASES=1 does so here.
+# A program takes milliseconds in the interpreter. On a GPU all cases are asked: PORTABLE_ALL_CASES=1 does so
+# here.
 SMALL = os.environ.get("TRITON_INTERPRET") == "1" and not os.environ.get("PORTABLE_ALL_CASES")
 
 

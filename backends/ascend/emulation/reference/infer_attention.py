@@ -65,9 +65,8 @@ def npu_fused_infer_attention_score(
 ) -> tuple[Tensor, Tensor]:
     """Return attention (as the query) and, on request, log(sum(exp(scores))) (B, N, 1, 1), else a zero.
 
-    With one query a row ``pre_tokens``, ``next_tokens``, ``sparse_mode`` and ``actual_seq_lengths`` do
-    nothing. A row without keys gives zeros; what a row gives whose keys are all masked is not documented,
-    here it is NaN.
+    The token limits, ``sparse_mode`` and ``actual_seq_lengths`` do nothing here. A row without keys gives
+    zeros, one whose keys are all masked NaN (nobody says what the chip gives).
     """
     cover_only(
         _OP,
@@ -83,7 +82,8 @@ def npu_fused_infer_attention_score(
         key_antiquant_offset=key_antiquant_offset,
         value_antiquant_scale=value_antiquant_scale,
         value_antiquant_offset=value_antiquant_offset,
-        padding_size=query_padding_size if kv_padding_size is None else kv_padding_size,
+        query_padding_size=query_padding_size,
+        kv_padding_size=kv_padding_size,
         key_shared_prefix=key_shared_prefix,
         value_shared_prefix=value_shared_prefix,
         query_rope=query_rope,

@@ -1,4 +1,5 @@
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -44,17 +45,15 @@ class Ranks:
         return reduce
 
     def run(self, function):
-        results = [None] * len(self.slots)
-
         def work(rank):
-            results[rank] = function(rank, self.reduce_of(rank))
+            try:
+                return function(rank, self.reduce_of(rank))
+            except BaseException:
+                self.barrier.abort()  # the others would wait for ever
+                raise
 
-        threads = [threading.Thread(target=work, args=(rank,)) for rank in range(len(self.slots))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return results
+        with ThreadPoolExecutor(len(self.slots)) as pool:
+            return list(pool.map(work, range(len(self.slots))))
 
 
 def test_values_and_gradients_are_those_of_torch():
