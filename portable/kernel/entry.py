@@ -68,7 +68,7 @@ REFERENCE_ENTRIES = tuple(
         target=op.target,
         priority=-100,
         tolerance=1.0,
-        differentiable=not op.mutates,
+        differentiable=op.differentiable,
     )
     for op in OPS
 )

@@ -28,6 +28,7 @@ class Op:
     target: str
     facts: Mapping[str, Any]  # Any: numbers, words and flags
     mutates: tuple[str, ...] = ()
+    differentiable: bool = True
 
     @property
     def id(self) -> str:
@@ -35,9 +36,13 @@ class Op:
         return self.name if self.variant == STANDARD else f"{self.name}__{self.variant}"
 
 
-def _op(name: str, place: str, /, mutates: tuple[str, ...] = (), **facts: Any) -> Op:  # Any: see Op.facts
+def _op(  # Any: see Op.facts
+    name: str, place: str, /, mutates: tuple[str, ...] = (), *, differentiable: bool = True, **facts: Any
+) -> Op:
     name, _, variant = name.partition(".")
-    return Op(name, variant or STANDARD, f"{_REFERENCE}.{place}", facts, mutates)
+    return Op(
+        name, variant or STANDARD, f"{_REFERENCE}.{place}", facts, mutates, differentiable and not mutates
+    )
 
 
 _HEADS: dict[str, Any] = {"head_dim": None, "num_heads": None, "num_kv_heads": None}  # Any: see Op.facts
@@ -73,7 +78,7 @@ OPS: tuple[Op, ...] = (
     _op("moe_gate.sigmoid", "moe:moe_gate_sigmoid", num_experts=None, top_k=None),
     _op("moe_permute", "moe:moe_permute", num_experts=None, top_k=None),
     _op("moe_unpermute", "moe:moe_unpermute", top_k=None),
-    _op("int8_matmul", "quant:int8_matmul"),
+    _op("int8_matmul", "quant:int8_matmul", differentiable=False),
     _op("packed_matmul", "quant:packed_matmul", bits=None, group_size=None),
     _op("nf4_dequantize", "quant:nf4_dequantize", block_size=None),
 )

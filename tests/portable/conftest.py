@@ -3,7 +3,7 @@
 import pytest
 
 from portable.hardware.spec import HardwareConfig
-from portable.kernel.config import KernelConfig
+from portable.kernel.config import KernelConfig, SelfTest
 from portable.parallel.build import build_runtime
 from portable.parallel.config import CommunicatorConfig, PrecisionConfig, SingleConfig
 from portable.parallel.runtime import Runtime
@@ -16,5 +16,5 @@ def runtime() -> Runtime:
         SingleConfig(),
         PrecisionConfig(),
         CommunicatorConfig(name="gloo"),
-        KernelConfig(),
+        KernelConfig(self_test=SelfTest.off),
     )

@@ -231,7 +231,7 @@ def _order_by_size(segments: Segments, side: int, device: torch.device) -> Tenso
 def _alike(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return all three in one format, float32 or wider.
 
-    In 16 bits the fused kernel rounds the weights and the output before its backward pass subtracts them from each
+    """Return all in one format, float32 or wider.
     other; with large logits its gradients were off by their own size.
     """
     dtype = torch.promote_types(

@@ -11,10 +11,10 @@ import pytest
 from portable.collective.local import LocalGroup
 from portable.core.errors import BackendUnavailable, CapabilityError, ConfigError
 from portable.device.backend import Probe
-from portable.device.capability import Capability, Role, Support
+from portable.device.capability import Capability, Feature, Role, Support
 from portable.device.protocol import Dtype
 from portable.hardware.spec import HardwareConfig, ProbeSpec
-from portable.kernel.config import KernelConfig
+from portable.kernel.config import KernelConfig, SelfTest
 from portable.parallel import build
 from portable.parallel.config import (
     CommunicatorConfig,
@@ -42,7 +42,7 @@ def runtime_with(**changes: Any):
         "strategy": SingleConfig(),
         "precision": PrecisionConfig(),
         "communicator": CommunicatorConfig(name="gloo"),
-        "kernel": KernelConfig(),
+        "kernel": KernelConfig(self_test=SelfTest.off),
     }
     return build.build_runtime(**(parts | changes))
 
@@ -136,7 +136,7 @@ def test_determinism_is_asked_of_the_device(monkeypatch: pytest.MonkeyPatch):
         SingleConfig(),
         PrecisionConfig(),
         CommunicatorConfig(name="gloo"),
-        KernelConfig(),
+        KernelConfig(self_test=SelfTest.off),
         deterministic=True,
     )
     assert asked == [True]
@@ -204,3 +204,54 @@ def test_a_group_is_left_when_the_strategy_refuses_it(monkeypatch: pytest.Monkey
 def test_a_kernel_row_that_does_not_exist_is_refused():
     with pytest.raises(CapabilityError, match="attentoin"):
         runtime_with(kernel=KernelConfig(rows={"attentoin": "reference"}))
+
+
+def examined(monkeypatch: pytest.MonkeyPatch, capability: Capability | None = None, **changes: Any):
+    """Return how the examination of kernels was called, if it was."""
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr(build, "examine", lambda kernels, device, **settings: calls.append(settings))
+    if capability is not None:
+        device_class = type(build.load_backend("cpu").device())
+        monkeypatch.setattr(device_class, "capability", lambda self: capability)
+    runtime_with(**changes)
+    return calls
+
+
+def test_kernels_are_examined_by_right_and_clock(monkeypatch: pytest.MonkeyPatch):
+    (settings,) = examined(monkeypatch, kernel=KernelConfig())
+    assert settings["timed"] is True
+    assert settings["index"] == 0
+    assert settings["agree"](["a verdict"]) == ["a verdict"]  # the group's first rank, which is this one
+
+
+def test_nothing_is_examined_where_that_is_off(monkeypatch: pytest.MonkeyPatch):
+    assert examined(monkeypatch, kernel=KernelConfig(self_test=SelfTest.off)) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"kernel": KernelConfig(self_test=SelfTest.right)}, id="asked for"),
+        pytest.param({"kernel": KernelConfig(), "deterministic": True}, id="deterministic"),
+    ],
+)
+def test_the_clock_is_left_out(monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]):
+    (settings,) = examined(monkeypatch, **changes)
+    assert settings["timed"] is False
+
+
+def test_the_clock_of_a_device_without_real_time_is_not_asked(monkeypatch: pytest.MonkeyPatch):
+    simulated = replace(CAPABILITY, features=(), strategies={"single": ""})
+    (settings,) = examined(monkeypatch, simulated, kernel=KernelConfig())
+    assert settings["timed"] is False
+    real = replace(simulated, features=(Feature.real_time,))
+    (settings,) = examined(monkeypatch, real, kernel=KernelConfig())
+    assert settings["timed"] is True
+
+
+def test_a_deterministic_run_tells_its_kernels(monkeypatch: pytest.MonkeyPatch):
+    assert runtime_with().kernels.deterministic is False
+    monkeypatch.setattr(
+        type(build.load_backend("cpu").device()), "set_deterministic", lambda self, enabled: None
+    )
+    assert runtime_with(deterministic=True).kernels.deterministic is True

@@ -109,7 +109,7 @@ from portable.core.workspace import Workspace
 from portable.core.metric import JsonlSink
 from portable.engine.config import NativeEngineConfig
 from portable.hardware.spec import HardwareConfig
-from portable.kernel.config import KernelConfig
+from portable.kernel.config import KernelConfig, SelfTest
 from portable.parallel.build import build_runtime
 from portable.parallel.config import CommunicatorConfig, PrecisionConfig, SingleConfig
 from portable.sft.config import AdapterConfig, AdapterKind, SftConfig
@@ -118,7 +118,7 @@ from portable.train.config import AdamWConfig, CheckpointConfig
 
 model, data, out = sys.argv[1:]
 runtime = build_runtime(HardwareConfig(name="cpu", backend="cpu"), SingleConfig(), PrecisionConfig(),
-                        CommunicatorConfig(name="gloo"), KernelConfig())
+                        CommunicatorConfig(name="gloo"), KernelConfig(self_test=SelfTest.off))
 config = SftConfig(model_path=model, data=data, steps=40, seq_len=96, micro_batch_size=2, global_batch_size=4,
                    arithmetic_format_examples=8, num_questions=2, max_new_tokens=4,
                    optim=AdamWConfig(lr=0.01),
