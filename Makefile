@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 export TORCH_DEVICE_BACKEND_AUTOLOAD := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all ascend-emulation lint format bench clean
+.PHONY: help setup demo test test-all ascend-emulation triton-env lint format bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,10 +31,13 @@ test: setup ## Run the tests (the fast tier, CPU only)
 	$(BIN)/python -m pytest --import-mode=importlib
 
 test-all: setup ## Run the slow tests too
-	$(BIN)/python -m pytest --import-mode=importlib -m 'not device and not ascend_emulation'
+	$(BIN)/python -m pytest --import-mode=importlib -m 'not device and not ascend_emulation and not triton_interpreter'
 
 ascend-emulation: ## Make .venv-ascend with the real torch_npu on an emulated chip, and run its tests
 	ci/ascend-emulation.sh
+
+triton-env: ## Make .venv-triton with Triton and its interpreter, and run the tests of the GPU kernels
+	ci/triton-env.sh
 
 lint: setup ## Check style, formatting, types and portability
 	$(BIN)/ruff check .

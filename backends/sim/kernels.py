@@ -1,6 +1,7 @@
 """Kernel rows of the simulated accelerator: the processor computes for it, so the processor's rows fit.
 
-They are plain torch and take the device from their operands; numbers come out bit for bit as on the CPU.
+They are plain torch, which takes the device from its operands, and C++ known to torch's dispatcher, which this
+device runs with all its checks as it runs any operator of the CPU. Numbers come out bit for bit as there.
 """
 
 from dataclasses import replace

@@ -231,12 +231,10 @@ def _order_by_size(segments: Segments, side: int, device: torch.device) -> Tenso
 def _alike(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return all three in one format, float32 or wider.
 
-    """Return all in one format, float32 or wider.
-    other; with large logits its gradients were off by their own size.
+    In 16 bits the fused kernel rounds the weights and the output before its backward pass subtracts them from
+    each other; with large logits its gradients were off by their own size.
     """
-    dtype = torch.promote_types(
-        torch.promote_types(q.dtype, k.dtype), torch.promote_types(v.dtype, torch.float32)
-    )
+    dtype = torch.float64 if torch.float64 in (q.dtype, k.dtype, v.dtype) else torch.float32
     return q.to(dtype), k.to(dtype), v.to(dtype)
 
 
