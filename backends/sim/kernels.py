@@ -1,7 +1,7 @@
 """Kernel rows of the simulated accelerator: the processor computes for it, so the processor's rows fit.
 
-They are plain torch, which takes the device from its operands, and C++ known to torch's dispatcher, which this
-device runs with all its checks as it runs any operator of the CPU. Numbers come out bit for bit as there.
+They are plain torch, which takes the device from its operands, and C++ known to the dispatcher of torch,
+which this device runs, with all its checks, like the operators of the CPU. Numbers are the same to the bit.
 """
 
 from dataclasses import replace

@@ -94,10 +94,12 @@ def _kernels(ranked: Row) -> list[str]:
     """Return a line for each set of formats that get the same rows."""
     lines: dict[str, list[str]] = {}
     for dtype, ops in ranked.items():
-        picked = {op: rows[0]["row"] for op, rows in ops.items() if rows and not rows[0]["why_not"]}
-        special = ", ".join(f"{op} by {name}" for op, name in picked.items() if name != "reference")
-        plain = ", ".join(op for op, name in picked.items() if name == "reference")
-        text = "; ".join(part for part in (special, f"by reference {plain}" if plain else "") if part)
+        picked: dict[str, list[str]] = {}
+        for op, rows in ops.items():
+            if rows and not rows[0]["why_not"]:
+                picked.setdefault(rows[0]["row"], []).append(op)
+        picked["reference"] = picked.pop("reference", [])  # the rest comes last
+        text = "; ".join(f"{name} for {', '.join(known)}" for name, known in picked.items() if known)
         lines.setdefault(text, []).append(dtype)
     return [f"{', '.join(dtypes)}: {text}" for text, dtypes in lines.items()]
 

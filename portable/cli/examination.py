@@ -72,6 +72,7 @@ def _kernels(backend: Backend) -> tuple[dict[str, Any], list[Finding]]:  # Any: 
     """Return the ranked rows by number format and op, and findings of rows that cannot be imported."""
     from portable.device.capability import Role, Support
     from portable.device.protocol import Dtype
+    from portable.kernel.op import OPS
     from portable.kernel.registry import KernelSet
 
     capability = backend.device().capability()
@@ -80,19 +81,18 @@ def _kernels(backend: Backend) -> tuple[dict[str, Any], list[Finding]]:  # Any: 
     findings: dict[str, Finding] = {}
     for dtype in formats:
         kernels = KernelSet(backend.name, dtype)
-        ops = sorted({entry.op for entry in kernels.entries})
-        ranked[dtype] = {
-            op: [{"row": choice.name, "why_not": choice.reason} for choice in kernels.rank(op)] for op in ops
-        }
-        for op in ops:
+        ranked[dtype] = {}
+        for op in sorted(OPS, key=lambda op: op.id):
+            rows = kernels.rank(op.name, op.variant)
+            ranked[dtype][op.id] = [{"row": row.name, "why_not": row.reason} for row in rows]
             try:
-                kernels.pick(op)
+                kernels.pick(op.name, op.variant)
             except (ImportError, AttributeError) as error:
-                findings[op] = Finding(
+                findings[op.id] = Finding(
                     Level.bad,
-                    f"kernel {op}",
-                    f"the row {ranked[dtype][op][0]['row']} would be picked, but cannot be loaded: {error}",
-                    f"install what it needs, or use kernel.rows.{op}=reference",
+                    f"kernel {op.id}",
+                    f"the row {rows[0].name} would be picked, but cannot be loaded: {error}",
+                    f"install what it needs, or use kernel.rows.{op.id}=reference",
                 )
     return ranked, list(findings.values())
 

@@ -47,7 +47,7 @@ def _op(  # Any: see Op.facts
 
 _HEADS: dict[str, Any] = {"head_dim": None, "num_heads": None, "num_kv_heads": None}  # Any: see Op.facts
 _SPAN: dict[str, Any] = {"window": None, "sink": False}  # a window of None is no window
-_ATTENTION = {**_HEADS, **_SPAN, "causal": True, "align": "end", "segments": True}
+_ATTENTION: dict[str, Any] = {**_HEADS, **_SPAN, "causal": True, "align": "end", "segments": True}
 _STATE = ("params", "exp_avgs", "exp_avg_sqs")
 
 # In the order in which a start-up test spends its time: what every decoder runs comes first.

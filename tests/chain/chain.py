@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 TIMEOUT_S = 600
+# Runs are compared, some to the bit: a row that a clock found slow in one of them would make two of them differ.
+UNTIMED = "kernel.self_test=right"
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,24 @@ class Run:
     def artefact(self, stage: str) -> Path:
         return Path(next(row["artefact"] for row in self.manifest["stages"] if row["name"] == stage))
 
+    def curve(self, stage: str, value: str = "loss", part: str = "") -> list[float]:
+        """Return ``value`` of every step that ``stage``, or the ``part`` of it, recorded."""
+        lines = (self.artefact(stage) / part / "metrics.jsonl").read_text().splitlines()
+        return [row[value] for row in map(json.loads, lines) if value in row]
+
+    def rows(self, stage: str) -> dict[str, str]:
+        """Return the names of the kernel rows that ``stage`` computed with, by op."""
+        record = json.loads((self.artefact(stage) / "runtime.json").read_text())
+        return {choice["op"]: choice["name"] for choice in record["kernels"]}
+
 
 def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "portable", *words]
 
 
 def recipe_words(folder: Path, store: Path, *overrides: str) -> list[str]:
-    return ["run", "recipe=quickstart_mini", f"store={store}", f"hydra.run.dir={folder}", *overrides]
+    words = ["run", "recipe=quickstart_mini", UNTIMED, f"store={store}", f"hydra.run.dir={folder}"]
+    return [*words, *overrides]
 
 
 def start_recipe(folder: Path, store: Path, *overrides: str) -> subprocess.Popen[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chain.chain import TIMEOUT_S, Run, command, environment
+from tests.chain.chain import TIMEOUT_S, UNTIMED, Run, command, environment
 
 TRAINED = ("pretrain", "sft", "rl")
 
@@ -17,7 +17,7 @@ TRAINED = ("pretrain", "sft", "rl")
 def both(mini: Run, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     """Both jobs of ``-m hardware=cpu,sim``; the first finds everything made."""
     sweep = tmp_path_factory.mktemp("sweep")
-    words = ["run", "-m", "recipe=quickstart_mini", "hardware=cpu,sim", f"store={mini.store}"]
+    words = ["run", "-m", "recipe=quickstart_mini", "hardware=cpu,sim", UNTIMED, f"store={mini.store}"]
     done = subprocess.run(
         command(*words, f"hydra.sweep.dir={sweep}"),
         capture_output=True,
@@ -60,7 +60,7 @@ def test_the_results_are_the_same_to_the_bit(both: list[Run]):
 
 
 def test_a_job_that_fails_is_told_and_the_others_run(mini: Run, tmp_path: Path):
-    words = ["run", "-m", "recipe=quickstart_mini", "hardware=cuda_h100,cpu", f"store={mini.store}"]
+    words = ["run", "-m", "recipe=quickstart_mini", "hardware=cuda_h100,cpu", UNTIMED, f"store={mini.store}"]
     done = subprocess.run(
         command(*words, f"hydra.sweep.dir={tmp_path}"),
         capture_output=True,

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.chain.chain import TIMEOUT_S, command, environment
+from tests.chain.chain import TIMEOUT_S, UNTIMED, command, environment
 
 
 def test_two_variants_share_all_stages_before_their_difference(mini, tmp_path) -> None:
@@ -12,6 +12,7 @@ def test_two_variants_share_all_stages_before_their_difference(mini, tmp_path) -
         "run",
         "-m",
         "recipe=quickstart_mini",
+        UNTIMED,
         "rl.steps=2",
         "rl.seeds=[0]",
         "rl.grpo.kl_coef=0.001,0.1",

@@ -30,7 +30,8 @@ def adamw(
     for tensors in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
         (fitting if _fits(tensors) else others).append(tensors)
     if fitting:
-        steps = [torch.tensor(float(step), device=fitting[0][0].device)] * len(fitting)
+        # Filled on the device: a copy from the host would let the host wait for all work before it.
+        steps = [torch.full((), float(step), device=fitting[0][0].device)] * len(fitting)
         torch._fused_adamw_(*_columns(fitting), [], steps, amsgrad=False, maximize=False, **numbers)
     if others:
         reference.adamw(*_columns(others), step=step, **numbers)

@@ -6,6 +6,7 @@ Joining goes first, since a full batch is what makes a pass worth its cost.
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ class Scheduler:
         self.waiting: deque[Running] = deque()
         self.running: list[Running] = []  # position in this list = slot in the cache
         self.cache = SlotCache(model.config.num_layers, torch_device)
-        heads = {
+        heads: dict[str, Any] = {  # Any: facts mix numbers, words and flags
             "head_dim": model.config.head_dim,
             "num_heads": model.config.num_heads,
             "num_kv_heads": model.config.num_kv_heads,

@@ -101,7 +101,7 @@ def test_text_is_for_people(tmp_path) -> None:
     assert "backends usable here" in lines[0]
     assert "hardware=auto takes" in lines[0]
     assert "native, hf; not vllm: " in text
-    assert "attention by sdpa" in text
+    assert "sdpa for attention" in text
     assert "hardware, this" in text
     assert "packages" in text
 
