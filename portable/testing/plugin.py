@@ -28,7 +28,10 @@ from portable.testing import selection
 from portable.testing.isolation import ParentSide, report_to_parent
 
 pytest.register_assert_rewrite(
-    *(f"portable.testing.{suite}" for suite in ("device", "collective", "strategy", "engine", "process"))
+    *(
+        f"portable.testing.{suite}"
+        for suite in ("device", "collective", "kernel", "strategy", "engine", "process")
+    )
 )
 
 _SELECTION = pytest.StashKey[selection.Selection]()

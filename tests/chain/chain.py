@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 TIMEOUT_S = 600
-# Runs are compared, some to the bit: a row that a clock found slow in one of them would make two of them differ.
+# Runs are compared, some to the bit: a row that a clock finds slow in only one of them would tell them apart.
 UNTIMED = "kernel.self_test=right"
 
 
@@ -38,15 +38,17 @@ class Run:
     def artefact(self, stage: str) -> Path:
         return Path(next(row["artefact"] for row in self.manifest["stages"] if row["name"] == stage))
 
-    def curve(self, stage: str, value: str = "loss", part: str = "") -> list[float]:
-        """Return ``value`` of every step that ``stage``, or the ``part`` of it, recorded."""
-        lines = (self.artefact(stage) / part / "metrics.jsonl").read_text().splitlines()
-        return [row[value] for row in map(json.loads, lines) if value in row]
 
-    def rows(self, stage: str) -> dict[str, str]:
-        """Return the names of the kernel rows that ``stage`` computed with, by op."""
-        record = json.loads((self.artefact(stage) / "runtime.json").read_text())
-        return {choice["op"]: choice["name"] for choice in record["kernels"]}
+def curve(artefact: Path, value: str = "loss") -> list[float]:
+    """Return ``value`` at every step that was recorded in ``artefact``."""
+    rows = map(json.loads, (artefact / "metrics.jsonl").read_text().splitlines())
+    return [row[value] for row in rows if value in row]
+
+
+def kernel_rows(artefact: Path) -> dict[str, str]:
+    """Return the names of the kernel rows that ``artefact`` was computed with, by op."""
+    record = json.loads((artefact / "runtime.json").read_text())
+    return {choice["op"]: choice["name"] for choice in record["kernels"]}
 
 
 def command(*words: str) -> list[str]:

@@ -68,7 +68,7 @@ def test_this_processor_is_usable(report) -> None:
 
 def test_every_row_of_every_kernel_is_ranked_with_reasons(report) -> None:
     ranked = row_of(report, "backends", "cpu")["kernels"]
-    assert ranked["fp32"]["token_log_probs"][0] == {"row": "kept", "why_not": ""}
+    assert ranked["fp32"]["token_log_probs"][0] == {"row": "native", "why_not": ""}
     assert {"row": "kept", "why_not": "the row takes fp32, not bf16"} in ranked["bf16"]["token_log_probs"]
     for ops in ranked.values():
         for rows in ops.values():

@@ -3,4 +3,5 @@
 from portable.testing.collective import *  # noqa: F403
 from portable.testing.device import *  # noqa: F403
 from portable.testing.engine import *  # noqa: F403
+from portable.testing.kernel import *  # noqa: F403
 from portable.testing.strategy import *  # noqa: F403

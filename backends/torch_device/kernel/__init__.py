@@ -1,0 +1,1 @@
+"""Rows in plain torch that GPUs share: what torch itself fuses on them."""
