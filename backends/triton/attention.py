@@ -238,7 +238,10 @@ _attend.register_autograd(_gradients, setup_context=_keep)
 
 def _tile(op: str, q: Tensor) -> tuple[TileConfig, int]:
     padded = max(_NARROWEST, triton.next_power_of_2(q.shape[-1]))
-    return tile(op, q.device, bytes_per_element=q.element_size(), shared_width=padded), padded
+    bytes_per_element = q.element_size()
+    variant = "32_bits" if bytes_per_element > 2 else "wide" if padded > 128 else ""
+    config = tile(op, q.device, variant, bytes_per_element=bytes_per_element, shared_width=padded)
+    return config, padded
 
 
 def _dense_heads(x: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from backends.triton import tuning
 from backends.triton.launch import NAMESPACE, launch
-from backends.triton.tuning import machine, tile
+from backends.triton.tuning import tile
 from portable.kernel.reference.decode import check_decode, check_paged
 
 _NARROWEST = 16  # the least that a dim of a matrix product may have
@@ -123,7 +124,7 @@ def _(
 
 def _num_splits(num_programs: int, capacity: int, device: torch.device) -> int:
     """Return into how many parts the positions of a row are split to occupy every unit twice."""
-    wanted = 2 * machine(device).num_units // max(num_programs, 1)
+    wanted = 2 * tuning.machine(device).num_units // max(num_programs, 1)
     return max(1, min(wanted, capacity // _LEAST_POSITIONS))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from portable.kernel.entry import KernelEntry
 
-MAX_WIDTH = 65536  # of a row that one program holds: what the largest register files take
+MAX_WIDTH = 32768  # of a row that one program holds; at twice that registers spill on every arch
 MAX_HEAD_DIM = 256
 
 _PLACE = "backends.triton"
@@ -47,6 +47,7 @@ _ROWS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("decode_attention", "decode:decode_attention", {"constraint": head_fits, **_NO_GRADIENT}),
     ("paged_attention", "decode:paged_attention", {"constraint": head_fits, **_NO_GRADIENT}),
     ("adamw", "adamw:adamw", _NO_GRADIENT),
+    ("grouped_matmul", "grouped_matmul:grouped_matmul", {}),
     ("packed_matmul", "quant:packed_matmul", {}),
     ("int8_matmul", "quant:int8_matmul", _NO_GRADIENT),
     ("nf4_dequantize", "quant:nf4_dequantize", {}),

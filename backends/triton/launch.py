@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backends.triton.tuning import machine
+from backends.triton import tuning
 
 NAMESPACE = (
     "portable_triton"  # of our operators in torch's library: fake tensors and compilers see them there
@@ -28,7 +28,7 @@ def launch(kernel: Any, grid: tuple[int, ...], on: Tensor, *args: Any, **meta: A
 
 def num_programs(work: int, device: torch.device) -> int:
     """Return how many programs share ``work`` items where each takes several: a few for every unit."""
-    return min(work, 4 * machine(device).num_units)
+    return min(work, 4 * tuning.machine(device).num_units)
 
 
 def flat_rows(x: Tensor) -> Tensor:

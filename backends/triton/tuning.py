@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import triton
 import yaml
 
+from backends.cuda import capability as cuda
+from backends.rocm import capability as rocm
 from portable.device.capability import TileLimits
 
 _TABLES = Path(__file__).with_name("tuning")
@@ -46,14 +47,18 @@ class Machine:
     num_units: int  # multiprocessors or compute units
 
 
-def tile(op: str, device: torch.device, *, bytes_per_element: int = 0, shared_width: int = 0) -> TileConfig:
+def tile(
+    op: str, device: torch.device, variant: str = "", *, bytes_per_element: int = 0, shared_width: int = 0
+) -> TileConfig:
     """Return the table's tile for ``op``, made smaller until its operands fit on the chip.
+
+    The table's entry ``op_variant``, if it has one, goes before that of ``op``.
 
     A tile in flight holds ``m`` rows once and ``2 n`` rows for every stage, each of ``shared_width`` elements
     (0: not bounded).
     """
     found = machine(device)
-    config = TileConfig(**_entry(found.table, found.arch, op))
+    config = TileConfig(**_entry(found.table, found.arch, op, variant))
     budget = found.limits.on_chip_bytes
 
     def needed() -> int:
@@ -74,17 +79,17 @@ def row_tile(width: int, device: torch.device, op: str = "row") -> TileConfig:
     program."""
     found = machine(device)
     entry = _entry(found.table, found.arch, op)
-    n = triton.next_power_of_2(max(width, 1))
+    n = _power_of_2(max(width, 1))
     m = max(1, entry["elements"] // n)
     threads = m * n // entry["elements_per_thread"]
-    warps = triton.next_power_of_2(max(1, threads // found.limits.warp_size))
+    warps = _power_of_2(max(1, threads // found.limits.warp_size))
     return TileConfig(m=m, n=n, num_warps=min(warps, entry["max_warps"]))
 
 
 def column_tile(width: int, device: torch.device, op: str = "column") -> TileConfig:
     """Return a tile that walks along one row of ``width`` elements in steps of ``n``."""
     config = tile(op, device)
-    return replace(config, n=min(config.n, triton.next_power_of_2(max(width, 1))))
+    return replace(config, n=min(config.n, _power_of_2(max(width, 1))))
 
 
 @lru_cache(maxsize=64)
@@ -93,26 +98,30 @@ def machine(device: torch.device) -> Machine:
     if device.type == "cpu":
         return Machine("interpreter", "", _INTERPRETER_LIMITS, 4)
     properties = torch.cuda.get_device_properties(device)
+    num_units = properties.multi_processor_count
     if torch.version.hip:
-        from backends.rocm import capability as rocm
-
-        known = rocm.capability_of(properties.gcnArchName)
-        return Machine("rocm", known.arch, _limits(known.tiles), properties.multi_processor_count)
-    from backends.cuda import capability as cuda
-
-    known = cuda.capability_of(cuda.arch_of(properties.major, properties.minor))
-    return Machine("cuda", known.arch, _limits(known.tiles), properties.multi_processor_count)
+        return machine_of("rocm", properties.gcnArchName, num_units)
+    return machine_of("cuda", cuda.arch_of(properties.major, properties.minor), num_units)
 
 
-def _limits(tiles: TileLimits | None) -> TileLimits:
-    return tiles or _INTERPRETER_LIMITS
+def machine_of(table: str, arch: str, num_units: int) -> Machine:
+    """Return what is known of GPUs of ``arch``, whose maker's table is ``table``."""
+    known = (rocm if table == "rocm" else cuda).capability_of(arch)
+    return Machine(table, known.arch, known.tiles or _INTERPRETER_LIMITS, num_units)
+
+
+def _power_of_2(number: int) -> int:
+    """Return the least power of 2 that is not less than ``number``, 1 or more."""
+    return 1 << (number - 1).bit_length()
 
 
 @lru_cache(maxsize=256)
-def _entry(table: str, arch: str, op: str) -> dict[str, Any]:  # Any: numbers, by name
-    """Return the default of ``op`` with what the table says of ``arch`` instead."""
+def _entry(table: str, arch: str, op: str, variant: str = "") -> dict[str, Any]:  # Any: numbers, by name
+    """Return the default of ``op`` with what the table says of ``arch`` and of the variant instead."""
     content = _read(table)
-    return {**content["default"][op], **content.get(arch, {}).get(op, {})}
+    default, own = content["default"], content.get(arch, {})
+    special = f"{op}_{variant}"
+    return {**default[op], **own.get(op, {}), **default.get(special, {}), **own.get(special, {})}
 
 
 @lru_cache(maxsize=8)

@@ -9,18 +9,33 @@ from typing import Any
 
 import pytest
 
-from tests.chain.chain import Run, run_recipe
+from tests.chain.chain import Run, kernel_rows, run_recipe
+from tests.chain.kernel_pair import (
+    PLAIN,
+    SEEDS,
+    STAGES,
+    Pair,
+    check_all_steps,
+    check_muon,
+    check_rollout,
+    check_rows,
+    run_stages,
+    run_with_adamw,
+)
 
 pytestmark = [pytest.mark.ascend_emulation, pytest.mark.slow]
 
 NPU = ("hardware=ascend_910b", "precision=fp32", "engine=native")
-REFERENCE = ("attention=reference", "kernel.allow=[reference]")
-# The emulator tells what a row computes, not how fast.
-FUSED = ("kernel.self_test=right",)
-STAGES = ("data", "pretrain", "synth", "sft", "rl", "eval", "export")
-COMPUTED = ("pretrain", "sft", "rl")
-# How many steps of training keep the losses of two kernels together: what differs by rounding grows.
-FIRST_STEPS = 8
+REFERENCE = ("attention=reference", PLAIN)
+TRAINING_ROWS = {
+    "rms_norm": "npu_rms_norm",
+    "rms_norm__add": "npu_add_rms_norm",
+    "rope__half": "npu_rotary_mul",
+    "swiglu": "npu_swiglu",
+    "attention": "npu_fusion",
+    "adamw": "npu_apply_adam_w",
+}
+CHAIN = ("data", "pretrain", "synth", "sft", "rl", "eval", "export")
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +57,17 @@ def on_npu(folder: Path) -> Run:
 
 
 @pytest.fixture(scope="module")
-def fused(folder: Path, on_npu: Run) -> Run:
-    """Pretraining alone, with the rows that the hardware's file picks."""
-    return run_recipe(folder / "fused", folder / "npu-store", *NPU, *FUSED, "stages=[data,pretrain]")
+def fused(folder: Path, on_npu: Run) -> Pair:
+    """The stages that train, with the rows that the hardware's file picks, beside those of ``on_npu``."""
+    plain = {stage: on_npu.artefact(stage) for stage in STAGES}
+    return Pair("ascend", run_stages(folder / "fused", on_npu, *NPU), plain)
+
+
+@pytest.fixture(scope="module")
+def with_adamw(folder: Path, on_npu: Run) -> Pair:
+    """The reference runs on the CPU, whose bits are the chip's."""
+    plain = run_with_adamw(folder / "adamw-plain", on_npu, "hardware=cpu", *REFERENCE)
+    return Pair("ascend", run_with_adamw(folder / "adamw-fused", on_npu, *NPU), plain)
 
 
 def records(run: Run, stage: str) -> list[dict[str, Any]]:
@@ -52,35 +75,39 @@ def records(run: Run, stage: str) -> list[dict[str, Any]]:
 
 
 def test_the_reference_kernels_give_the_cpus_results_to_the_bit(on_cpu: Run, on_npu: Run):
-    assert tuple(on_npu.digests) == STAGES
+    assert tuple(on_npu.digests) == CHAIN
     assert not on_npu.reused
     assert on_npu.digests == on_cpu.digests
 
 
-@pytest.mark.parametrize("stage", COMPUTED)
+@pytest.mark.parametrize("stage", STAGES)
 def test_the_chip_computed_them(on_cpu: Run, on_npu: Run, stage: str):
     for run, backend, communicator in ((on_cpu, "cpu", "gloo"), (on_npu, "ascend", "hccl")):
         (record,) = records(run, stage)
         assert (record["backend"], record["capability"]["communicator"]) == (backend, communicator)
 
 
-def losses(run: Run) -> list[float]:
-    (file,) = run.artefact("pretrain").rglob("metrics.jsonl")
-    return [row["loss"] for row in map(json.loads, file.read_text().splitlines()) if "loss" in row]
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_row_that_the_chip_has_is_in_use(fused: Pair, stage: str):
+    check_rows(fused, stage)
+    picked = kernel_rows(fused.fused[stage])
+    rows = {op: name for op, name in picked.items() if name.startswith("npu_")}
+    assert rows | TRAINING_ROWS == rows
 
 
-def test_the_fused_kernels_give_the_cpus_losses(on_cpu: Run, fused: Run):
-    (record,) = records(fused, "pretrain")
-    picked = {row["op"]: row["name"] for row in record["kernels"]}
-    assert {op: name for op, name in picked.items() if name.startswith("npu_")} == {
-        "rms_norm": "npu_rms_norm",
-        "rms_norm__add": "npu_add_rms_norm",
-        "rope__half": "npu_rotary_mul",
-        "swiglu": "npu_swiglu",
-        "attention": "npu_fusion",
-        "adamw": "npu_apply_adam_w",
-    }
-    assert fused.reused == ["data"]
-    expected = losses(on_cpu)
-    assert len(expected) > FIRST_STEPS
-    assert losses(fused)[:FIRST_STEPS] == pytest.approx(expected[:FIRST_STEPS], rel=1e-5)
+@pytest.mark.parametrize("stage", ["pretrain", "rl"])
+def test_with_adamw_the_fused_kernels_lose_nothing_at_any_step(with_adamw: Pair, stage: str):
+    check_all_steps(with_adamw, stage)
+
+
+def test_the_fused_kernels_lose_nothing_in_tuning(fused: Pair):
+    check_all_steps(fused, "sft")
+
+
+def test_with_muon_the_fused_kernels_agree_at_first_and_stay_near(fused: Pair):
+    check_muon(fused)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_fused_kernels_draw_and_teach_the_same(fused: Pair, seed: str):
+    check_rollout(fused, seed)

@@ -1,5 +1,5 @@
-"""Liger's rows run where ours in Triton do; the interpreter lacks one function that Liger takes from the
-GPU."""
+"""Liger's rows run where ours in Triton do; the interpreter lacks two functions that Liger takes from
+the GPU."""
 
 import importlib.util
 
@@ -17,9 +17,10 @@ def device() -> torch.device:
     """The device of the test's tensors, prepared for Liger."""
     if not INTERPRETED:
         return torch.device("cuda")
-    from liger_kernel.ops import rms_norm
+    from liger_kernel.ops import geglu, layer_norm, rms_norm
 
-    from tests.backends.liger.interpreted import rsqrt
+    from tests.backends.liger import interpreted
 
-    rms_norm.rsqrt = rsqrt
+    rms_norm.rsqrt = layer_norm.rsqrt = interpreted.rsqrt
+    geglu.tanh = interpreted.tanh
     return torch.device("cpu")

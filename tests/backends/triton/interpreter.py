@@ -1,9 +1,9 @@
-"""Triton's interpreter, with three gaps closed so that it computes what a GPU computes.
+"""Triton's interpreter, with four gaps closed so that it computes what a GPU computes.
 
 Triton 3.9 keeps bfloat16 as 16-bit integers. Its interpreter cuts float32 off where hardware rounds to the
-nearest even number, and ``tl.dot`` multiplies the integers themselves. A number that is handed to a kernel
-stays Python's, in 64 bits, where a compiled kernel gets a float32 tensor. These three are replaced here;
-nothing else is.
+nearest even number, and ``tl.dot`` and ``*`` multiply the integers themselves. A number that is handed to a
+kernel stays Python's, in 64 bits, where a compiled kernel gets a float32 tensor. These four are replaced
+here; nothing else is.
 """
 
 import os
@@ -12,7 +12,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def mend() -> None:
-    """Replace the three functions of the interpreter."""
+    """Replace the four functions of the interpreter."""
     import numpy as np
     import torch
     from triton import language as tl
@@ -37,6 +37,14 @@ def mend() -> None:
         product = np.matmul(as_float(a), as_float(b), dtype=d.data.dtype)
         return interpreter.TensorHandle(product + d.data, d.dtype.scalar)
 
+    multiply = interpreter.InterpreterBuilder.create_fmul
+
+    def create_fmul(self, a, b):
+        if a.dtype.scalar != tl.bfloat16:
+            return multiply(self, a, b)
+        product = convert_float(as_float(a) * as_float(b), tl.float32, tl.bfloat16, None)
+        return interpreter.TensorHandle(product, tl.bfloat16)
+
     def implicit_cvt(arg):
         if not isinstance(arg, float):
             return wrap(arg)
@@ -45,3 +53,4 @@ def mend() -> None:
     interpreter._convert_float = convert_float
     interpreter._implicit_cvt = implicit_cvt
     interpreter.InterpreterBuilder.create_dot = create_dot
+    interpreter.InterpreterBuilder.create_fmul = create_fmul

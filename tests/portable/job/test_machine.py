@@ -49,7 +49,7 @@ def test_this_machine_is_usable_and_has_a_runtime() -> None:
 def test_a_stage_leaves_what_it_computed_with_and_gives_memory_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine = Machine(load("chat", ["hardware=cpu", "model_path=m"]))
+    machine = Machine(load("chat", ["hardware=cpu", "model_path=m", "+kernel.rows.rms_norm=reference"]))
     machine.end_stage(tmp_path)
     assert not (tmp_path / "runtime.json").exists()  # nothing was computed
 
@@ -60,7 +60,7 @@ def test_a_stage_leaves_what_it_computed_with_and_gives_memory_back(
     record = json.loads((tmp_path / "runtime.json").read_text())
     assert record["strategy"] == {"name": "single", "world_size": 1}
     assert record["kernels"] == [
-        {"op": "rms_norm", "name": "reference", "reason": "highest priority of the rows that fit"}
+        {"op": "rms_norm", "name": "reference", "reason": "named by kernel.rows", "passed_over": []}
     ]
     assert Capability.from_json(record["capability"]) == machine.runtime.device.capability()
     assert record["collectives"] == machine.runtime.group.resolution()
