@@ -9,7 +9,7 @@ ROWS = {row.spec.id: row for row in entries("cuda")}
 
 
 @pytest.mark.triton_interpreter
-@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", pytest.param("fp16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("op_id", ROWS)
 def test_row_is_as_good_as_the_reference(op_id: str, dtype: str, device: torch.device):
     cases = [case for case in cases_of(op_id) if device.type != "cpu" or "large" not in case.id]

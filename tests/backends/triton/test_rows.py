@@ -23,7 +23,7 @@ def cases(op_id: str):
     return [case for case in cases_of(op_id) if not slow & set(case.id.split("/")[1].split("_"))]
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", pytest.param("fp16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("op_id", ROWS)
 def test_row_is_as_good_as_the_reference(op_id: str, dtype: str, device: torch.device):
     report = check_row(ROWS[op_id], device, dtype, cases=cases(op_id))
