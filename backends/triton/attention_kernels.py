@@ -28,7 +28,8 @@ def forward_kernel(
     M: tl.constexpr, N: tl.constexpr, H: tl.constexpr,
 ) -> None:  # fmt: skip
     """One head of M queries: online softmax over the keys that any of them sees."""
-    head = tl.program_id(2)
+    # In 64 bits: where heads lie before tokens, one begins far behind another.
+    head = tl.program_id(2).to(tl.int64)
     start_q, len_q = _segment(bounds_q_ptr)
     start_k, len_k = _segment(bounds_k_ptr)
     if tl.program_id(0) * M >= len_q:
@@ -97,7 +98,8 @@ def query_gradient_kernel(
     query. Equal to sum(d out * out) - d lse, it is summed over the keys all the same: the output was rounded,
     and where one weight is nearly 1 what is left of d weights - delta would be that rounding.
     """
-    head = tl.program_id(2)
+    # In 64 bits: where heads lie before tokens, one begins far behind another.
+    head = tl.program_id(2).to(tl.int64)
     start_q, len_q = _segment(bounds_q_ptr)
     start_k, len_k = _segment(bounds_k_ptr)
     if tl.program_id(0) * M >= len_q:
@@ -148,7 +150,7 @@ def key_gradient_kernel(
     M: tl.constexpr, N: tl.constexpr, H: tl.constexpr,
 ) -> None:  # fmt: skip
     """One head of N keys: gradients of keys and values, over the queries of all its heads that see them."""
-    kv_head = tl.program_id(2)
+    kv_head = tl.program_id(2).to(tl.int64)
     start_q, len_q = _segment(bounds_q_ptr)
     start_k, len_k = _segment(bounds_k_ptr)
     if tl.program_id(0) * N >= len_k:

@@ -75,7 +75,9 @@ def _decode(
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     group = num_heads // num_kv_heads
     padded = max(_NARROWEST, triton.next_power_of_2(head_dim))
-    config = tile("decode", q.device, bytes_per_element=k.element_size(), shared_width=padded)
+    width = torch.promote_types(q.dtype, k.dtype).itemsize
+    variant = "32_bits" if width > 2 else ""
+    config = tile("decode", q.device, variant, bytes_per_element=width, shared_width=padded)
     capacity = k.shape[1] * (1 if table is None else table.shape[1])
     splits = _num_splits(num_rows * num_kv_heads, capacity, q.device)
     parts = (num_rows, num_heads, splits)

@@ -23,8 +23,17 @@ def cases(op_id: str):
     return [case for case in cases_of(op_id) if not slow & set(case.id.split("/")[1].split("_"))]
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16", pytest.param("fp16", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("op_id", ROWS)
+def rows_and_dtypes():
+    """Every row in every format. Slow: fp16, which takes the way of bf16; and of the two attentions, which
+    are the same kernels, one in each format."""
+    slow = {("attention", "fp32"), ("attention__with_lse", "bf16")}
+    for op_id in ROWS:
+        for dtype in ("fp32", "bf16", "fp16"):
+            marks = [pytest.mark.slow] if dtype == "fp16" or (op_id, dtype) in slow else []
+            yield pytest.param(op_id, dtype, marks=marks, id=f"{op_id}-{dtype}")
+
+
+@pytest.mark.parametrize(("op_id", "dtype"), rows_and_dtypes())
 def test_row_is_as_good_as_the_reference(op_id: str, dtype: str, device: torch.device):
     report = check_row(ROWS[op_id], device, dtype, cases=cases(op_id))
     assert report.num_run > 0
