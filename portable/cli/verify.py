@@ -153,6 +153,11 @@ def _examine(backend: Backend, entry: KernelEntry, dtypes: Sequence[str]) -> Exa
 def _title(backend: Backend) -> str:
     import torch
 
-    info = backend.device().info()
+    from portable.device.capability import Feature
+
+    device = backend.device()
+    info = device.info()
+    real = device.capability().supports(Feature.real_time)
     day = datetime.now(UTC).date().isoformat()
-    return f"{backend.name}: {info.name} ({info.arch}), torch {torch.__version__}, {day}"
+    chip = f"{info.name} ({info.arch}){'' if real else ', simulated or emulated'}"
+    return f"{backend.name}: {chip}, torch {torch.__version__}, {day}"
