@@ -5,7 +5,7 @@ from typing import Any
 
 from portable.kernel.entry import KernelEntry
 
-MAX_WIDTH = 32768  # of a row that one program holds; at twice that registers spill on every arch
+MAX_WIDTH = 32768  # of a row that one program holds; at twice that sm_90 spills most of it
 MAX_HEAD_DIM = 256
 
 _PLACE = "backends.triton"

@@ -2,6 +2,8 @@
 interpreter."""
 
 import os
+from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -23,14 +25,15 @@ def cases(op_id: str):
     return [case for case in cases_of(op_id) if not slow & set(case.id.split("/")[1].split("_"))]
 
 
-def rows_and_dtypes():
+def rows_and_dtypes() -> list[Any]:  # Any: pytest's parameters
     """Every row in every format. Slow: fp16, which takes the way of bf16; and of the two attentions, which
     are the same kernels, one in each format."""
     slow = {("attention", "fp32"), ("attention__with_lse", "bf16")}
-    for op_id in ROWS:
-        for dtype in ("fp32", "bf16", "fp16"):
-            marks = [pytest.mark.slow] if dtype == "fp16" or (op_id, dtype) in slow else []
-            yield pytest.param(op_id, dtype, marks=marks, id=f"{op_id}-{dtype}")
+    slow |= {(op_id, "fp16") for op_id in ROWS}
+    return [
+        pytest.param(*pair, marks=[pytest.mark.slow] if pair in slow else [], id="-".join(pair))
+        for pair in product(ROWS, ("fp32", "bf16", "fp16"))
+    ]
 
 
 @pytest.mark.parametrize(("op_id", "dtype"), rows_and_dtypes())
