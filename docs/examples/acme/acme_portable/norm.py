@@ -44,5 +44,5 @@ class _RmsNorm(torch.autograd.Function):
         wide, wide_grad = x.float(), grad.float()
         inner = wide_grad * weight.float()
         grad_x = scale * (inner - wide * scale.square() * (inner * wide).mean(-1, keepdim=True))
-        grad_weight = (wide_grad * wide * scale).flatten(0, -2).sum(0)
+        grad_weight = (wide_grad * wide * scale).reshape(-1, *weight.shape).sum(0)
         return grad_x.to(x.dtype), grad_weight.to(weight.dtype), None
