@@ -3,8 +3,7 @@
 from portable.kernel.entry import ANY, KernelEntry
 from portable.kernel.op import STANDARD
 
-
-# Below the reference: leaner, but slower on the processor that was measured, so there by name only.
+# Below the reference: slower on the processor that was measured, so there by name only.
 _BY_NAME = -200
 
 
