@@ -6,6 +6,7 @@ from enum import Enum
 from omegaconf import MISSING
 
 from portable.core.errors import ConfigError
+from portable.device.protocol import Dtype
 
 
 class Decay(Enum):
@@ -72,13 +73,18 @@ class AdamWConfig(OptimConfig):
 
 @dataclass(kw_only=True, slots=True)
 class MuonConfig(OptimConfig):
-    """Muon for hidden matrices (Jordan 2024), AdamW for the rest at ``adamw_lr``."""
+    """Muon for hidden matrices (Jordan 2024), AdamW for the rest at ``adamw_lr``.
+
+    ``iteration_dtype`` is the format of Newton-Schulz: bf16 as published, or fp32, in which rounding does not
+    grow, to compare two kinds of hardware or of kernels.
+    """
 
     name: str = "muon"
     lr: float = 0.02
     weight_decay: float = 0.0
     momentum: float = 0.95
     adamw_lr: float = 2e-3
+    iteration_dtype: Dtype = Dtype.bf16
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8

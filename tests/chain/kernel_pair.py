@@ -51,10 +51,14 @@ def run_stages(folder: Path, given: Run, *words: str) -> dict[str, Path]:
     return {stage: run.artefact(stage) for stage in STAGES}
 
 
-def run_with_adamw(folder: Path, given: Run, *words: str) -> dict[str, Path]:
-    """Pretrain, and do RL, with AdamW, whose arithmetic is float32 throughout."""
+def run_in_float32(folder: Path, given: Run, *words: str) -> dict[str, Path]:
+    """Pretrain as the recipe does, but with Muon in float32, and do RL with AdamW: no step rounds to bf16."""
     folder.mkdir()
-    inputs = ["stages=[pretrain]", "optim@pretrain.optim=adamw", f"pretrain.data={given.artefact('data')}"]
+    inputs = [
+        "stages=[pretrain]",
+        "pretrain.optim.iteration_dtype=fp32",
+        f"pretrain.data={given.artefact('data')}",
+    ]
     run = run_recipe(folder / "run", folder / "store", *inputs, *words)
     inputs = ["optim=adamw", "schedule.warmup_steps=1", "steps=6", "seeds=[0]", "prompts_per_rollout=16"]
     inputs += ["num_samples=8", "updates_per_rollout=2", f"model_path={given.artefact('sft')}"]

@@ -14,8 +14,8 @@ from tests.chain.kernel_pair import (
     check_muon,
     check_rollout,
     check_rows,
+    run_in_float32,
     run_stages,
-    run_with_adamw,
 )
 
 # What every decoder trains with; a backend that leaves one of them to the reference has lost a row.
@@ -38,10 +38,10 @@ def quickstart(backend: str, mini: Run, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="module")
-def with_adamw(backend: str, mini: Run, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    hardware, folder = f"hardware={backend}", tmp_path_factory.mktemp("adamw")
-    plain = run_with_adamw(folder / "plain", mini, hardware, PLAIN)
-    return Pair(backend, run_with_adamw(folder / "fused", mini, hardware), plain)
+def in_float32(backend: str, mini: Run, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    hardware, folder = f"hardware={backend}", tmp_path_factory.mktemp("float32")
+    plain = run_in_float32(folder / "plain", mini, hardware, PLAIN)
+    return Pair(backend, run_in_float32(folder / "fused", mini, hardware), plain)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -50,8 +50,8 @@ def test_every_row_that_the_backend_has_is_in_use(quickstart: Pair, stage: str) 
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "rl"])
-def test_with_adamw_nothing_is_lost_at_any_step(with_adamw: Pair, stage: str) -> None:
-    check_all_steps(with_adamw, stage)
+def test_in_float32_nothing_is_lost_at_any_step(in_float32: Pair, stage: str) -> None:
+    check_all_steps(in_float32, stage)
 
 
 def test_tuning_loses_nothing_at_any_step(quickstart: Pair) -> None:

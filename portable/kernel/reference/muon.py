@@ -24,6 +24,7 @@ def muon_step(
     weight_decay: float,
     nesterov: bool = True,
     num_iterations: int = 5,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> None:
     """Update a matrix and its momentum in place by an orthogonalised step.
 
@@ -31,7 +32,8 @@ def muon_step(
     W = (1 - lr weight_decay) W - lr sqrt(max(1, rows / columns)) newton_schulz(U)
 
     Shapes: all three (rows, columns).
-    Dtype: the momentum in its own format; Newton-Schulz in bfloat16, or float64 for a float64 momentum.
+    Dtype: the momentum in its own format; Newton-Schulz in ``dtype``, or float64 for a float64 momentum. In
+    bfloat16 a last bit that differs in the gradient may become a whole unit of bfloat16 in the step.
     Bit for bit torch.optim.Muon (adjust_lr_fn "original") on the CPU where all have one 32-bit format.
     Raises: ShapeError for anything but three matrices of one shape.
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/, with torch's order of operations.
@@ -40,22 +42,22 @@ def muon_step(
     gradient = grad.to(momentum_buffer.dtype)
     momentum_buffer.lerp_(gradient, 1 - momentum)
     update = gradient.lerp(momentum_buffer, momentum) if nesterov else momentum_buffer
-    update = newton_schulz(update, num_iterations)
+    update = newton_schulz(update, num_iterations, dtype)
     rows, columns = param.shape
     param.mul_(1 - lr * weight_decay)
     param.add_(update, alpha=-lr * math.sqrt(max(1, rows / max(1, columns))))
 
 
-def newton_schulz(update: Tensor, num_iterations: int = 5) -> Tensor:
+def newton_schulz(update: Tensor, num_iterations: int = 5, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     """Return a matrix with the singular vectors of ``update`` and singular values near 1 (0.7 to 1.2).
 
     X <- a X + (b X X^T + c (X X^T)^2) X, from X = update / |update|.
 
     Shapes: update (rows, columns); returns the same.
-    Dtype: returns bfloat16, in which it is computed; float64 for float64 input.
+    Dtype: returns ``dtype``, in which it is computed; float64 for float64 input.
     Source: as ``muon_step``; Bernstein and Newhouse 2024, arXiv:2409.20325, section 2.2.
     """
-    x = update if update.dtype == torch.float64 else update.bfloat16()
+    x = update if update.dtype == torch.float64 else update.to(dtype)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
     x = x / x.norm().clamp(min=EPS)

@@ -32,9 +32,11 @@ class Muon(torch_optim.Optimizer):
         lr: float,
         weight_decay: float,
         momentum: float,
+        iteration_dtype: torch.dtype,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         self._muon_step = kernel
+        self._dtype = iteration_dtype
 
     @torch.no_grad()  # torch's own may take a closure, which no trainer of ours has
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -52,7 +54,7 @@ class Muon(torch_optim.Optimizer):
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         step = muon_step if isinstance(parameter, DTensor) else self._muon_step
-        step(parameter, grad, state["momentum_buffer"], **settings)
+        step(parameter, grad, state["momentum_buffer"], dtype=self._dtype, **settings)
 
 
 def build_muon(model: nn.Module, config: MuonConfig, kernels: KernelSet) -> Optimizer:
@@ -74,6 +76,7 @@ def build_muon(model: nn.Module, config: MuonConfig, kernels: KernelSet) -> Opti
             lr=config.lr,
             weight_decay=config.weight_decay,
             momentum=config.momentum,
+            iteration_dtype=config.iteration_dtype.torch(),
         )
     ]
     if rest:

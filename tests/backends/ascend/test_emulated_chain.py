@@ -19,8 +19,8 @@ from tests.chain.kernel_pair import (
     check_muon,
     check_rollout,
     check_rows,
+    run_in_float32,
     run_stages,
-    run_with_adamw,
 )
 
 pytestmark = [pytest.mark.ascend_emulation, pytest.mark.slow]
@@ -64,10 +64,10 @@ def fused(folder: Path, on_npu: Run) -> Pair:
 
 
 @pytest.fixture(scope="module")
-def with_adamw(folder: Path, on_npu: Run) -> Pair:
+def in_float32(folder: Path, on_npu: Run) -> Pair:
     """The reference runs on the CPU, whose bits are the chip's."""
-    plain = run_with_adamw(folder / "adamw-plain", on_npu, "hardware=cpu", *REFERENCE)
-    return Pair("ascend", run_with_adamw(folder / "adamw-fused", on_npu, *NPU), plain)
+    plain = run_in_float32(folder / "float32-plain", on_npu, "hardware=cpu", *REFERENCE)
+    return Pair("ascend", run_in_float32(folder / "float32-fused", on_npu, *NPU), plain)
 
 
 def records(run: Run, stage: str) -> list[dict[str, Any]]:
@@ -96,8 +96,8 @@ def test_every_row_that_the_chip_has_is_in_use(fused: Pair, stage: str):
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "rl"])
-def test_with_adamw_the_fused_kernels_lose_nothing_at_any_step(with_adamw: Pair, stage: str):
-    check_all_steps(with_adamw, stage)
+def test_in_float32_the_fused_kernels_lose_nothing_at_any_step(in_float32: Pair, stage: str):
+    check_all_steps(in_float32, stage)
 
 
 def test_the_fused_kernels_lose_nothing_in_tuning(fused: Pair):

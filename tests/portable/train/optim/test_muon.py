@@ -3,6 +3,8 @@ import torch
 from torch import nn, optim
 
 from portable.core.errors import ConfigError
+from portable.device.protocol import Dtype
+from portable.kernel.reference.muon import muon_step
 from portable.kernel.registry import KernelSet
 from portable.train.config import MuonConfig
 from portable.train.optim.adamw import AdamW
@@ -66,3 +68,33 @@ def test_five_steps_are_torchs_to_the_bit():
         peer.step()
     for own, other in zip(ours.blocks, hidden, strict=True):
         assert torch.equal(own.inner.weight, other)
+
+
+def step_after(seed: int, noise: float, dtype: torch.dtype) -> torch.Tensor:
+    """Return a matrix after one step, its gradient off by ``noise``."""
+    generator = torch.Generator().manual_seed(seed)
+    weight, momentum = torch.zeros(8, 8), torch.zeros(8, 8)
+    grad = torch.randn(8, 8, generator=generator) + noise * torch.randn(8, 8, generator=generator)
+    muon_step(weight, grad, momentum, lr=1.0, momentum=0.95, weight_decay=0.0, dtype=dtype)
+    return weight
+
+
+def test_in_fp32_a_last_bit_stays_one_and_in_bf16_it_may_grow():
+    def drift(dtype: torch.dtype) -> float:
+        pairs = ((step_after(seed, 1e-6, dtype), step_after(seed, 0.0, dtype)) for seed in range(50))
+        return max((off - exact).abs().max().item() for off, exact in pairs)
+
+    assert drift(torch.float32) < 1e-4
+    assert drift(torch.bfloat16) > 10 * drift(torch.float32)
+
+
+def test_the_setting_reaches_the_kernel():
+    model = TinyModel(num_blocks=1, seed=5)
+    weight = model.blocks[0].inner.weight
+    expected = weight.detach().clone()
+    optimizer = build_muon(model, MuonConfig(lr=1.0, iteration_dtype=Dtype.fp32), KERNELS)
+    weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    momentum = torch.zeros_like(expected)
+    muon_step(expected, weight.grad, momentum, lr=1.0, momentum=0.95, weight_decay=0.0, dtype=torch.float32)
+    optimizer.step()
+    assert torch.equal(weight, expected)
