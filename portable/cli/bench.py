@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from portable.cli.words import WordParser, kernel_words, prepared_backend
 from portable.core.errors import ConfigError, did_you_mean
 from portable.device.backend import Backend
-from portable.device.select import detect_backend, load_backend
 
 if TYPE_CHECKING:
     from portable.kernel.bench.roofline import Roofline
@@ -33,32 +32,23 @@ and of a large matmul, measured first, as a part of the time taken. What fits in
 _COLUMNS = ("op", "row", "phase", "time, µs", "median, µs", "GB/s", "GFLOP/s", "roof", "/ reference")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"portable bench kernels: {message}; see portable bench kernels --help")
-
-
 def run_bench(arguments: list[str]) -> int:
     """Measure and print; returns 0.
 
     Raises: ConfigError for words that it does not know; BackendUnavailable with what would help.
     """
-    what, *rest = arguments or [""]
-    if what in ("-h", "--help") or "--help" in rest or "-h" in rest:
+    words = kernel_words("bench", arguments)
+    if words is None:
         print(_USAGE)
         return 0
-    if what != "kernels":
-        raise ConfigError(f"portable bench takes what to measure: portable bench kernels, not '{what}'")
-    options = _parse(rest)
-    backend = load_backend(options.backend) if options.backend else detect_backend()
-    for name, value in backend.environment().items():
-        os.environ.setdefault(name, value)
+    options = _parse(words)
+    backend = prepared_backend(options.backend)
     _bench(backend, options)
     return 0
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
-    parser = _Parser(prog="portable bench kernels", add_help=False, allow_abbrev=False)
+    parser = WordParser(prog="portable bench kernels", add_help=False, allow_abbrev=False)
     parser.add_argument("--backend", default="")
     parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32")
     parser.add_argument("--op", default="")

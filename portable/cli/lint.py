@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
+from portable.cli.words import WordParser
 from portable.core.errors import ConfigError
 from portable.lint.files import find_files
 from portable.lint.finding import Finding
@@ -19,12 +19,6 @@ from portable.lint.run import lint_files
 from portable.lint.settings import Override, Settings
 
 CLEAN, FOUND, UNREADABLE = 0, 1, 2
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Complain as every verb does."""
-        raise ConfigError(f"portable lint: {message}; portable lint --help lists the options")
 
 
 def run_lint(arguments: list[str]) -> int:
@@ -92,7 +86,7 @@ def _mend(files: list[tuple[Path, Settings]], unsafe: bool, only_show: bool) -> 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = WordParser(
         prog="portable lint",
         description="Find what ties Python code to one vendor's hardware, and say what to write instead.",
         epilog="A comment '# portable: ignore[P01]' silences a line, '# portable: ignore-file[P20]' at the "

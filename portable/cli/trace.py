@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import NoReturn
 
+from portable.cli.words import WordParser
 from portable.core.errors import ConfigError
 
 _USAGE = """portable trace record VERB [OVERRIDES] --out FILE [--step N] [--micro-batch N] [--config-dir DIR]
@@ -20,11 +19,6 @@ compare   run the same step here, or as OVERRIDES say, e.g. hardware=NAME; repea
           reference; name the first that departs
 
 Exit code of compare: 0 the step agrees, 1 it departs, 2 it cannot be compared."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"portable trace: {message}\nusage: {_USAGE}")
 
 
 def run_trace(arguments: list[str]) -> int:
@@ -90,5 +84,5 @@ def _compare(words: list[str]) -> int:
     return 0 if found.agrees else 1
 
 
-def _parser() -> _Parser:
-    return _Parser(prog="portable trace", add_help=False, allow_abbrev=False)
+def _parser() -> WordParser:
+    return WordParser(prog="portable trace", add_help=False, allow_abbrev=False)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from portable.cli.words import WordParser, kernel_words, prepared_backend
 from portable.core.errors import ConfigError, did_you_mean
 from portable.core.storage import write_text
 from portable.device.backend import Backend
-from portable.device.select import detect_backend, load_backend
 
 if TYPE_CHECKING:
     from portable.kernel.conformance.report import Examined
@@ -35,31 +34,22 @@ Options
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"portable verify kernels: {message}; see portable verify kernels --help")
-
-
 def run_verify(arguments: list[str]) -> int:
     """Examine kernels and print what came of it; returns 1 if a row failed.
 
     Raises: ConfigError for words that it does not know; BackendUnavailable with what would help.
     """
-    what, *rest = arguments or [""]
-    if what in ("-h", "--help") or "--help" in rest or "-h" in rest:
+    words = kernel_words("verify", arguments)
+    if words is None:
         print(_USAGE)
         return 0
-    if what != "kernels":
-        raise ConfigError(f"portable verify takes what to verify: portable verify kernels, not '{what}'")
-    options = _parse(rest)
-    backend = load_backend(options.backend) if options.backend else detect_backend()
-    for name, value in backend.environment(deterministic=True).items():
-        os.environ.setdefault(name, value)
+    options = _parse(words)
+    backend = prepared_backend(options.backend, deterministic=True)
     return _verify(backend, options)
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
-    parser = _Parser(prog="portable verify kernels", add_help=False, allow_abbrev=False)
+    parser = WordParser(prog="portable verify kernels", add_help=False, allow_abbrev=False)
     parser.add_argument("--backend", default="")
     parser.add_argument("--dtype", type=lambda text: text.split(","), default=[])
     parser.add_argument("--op", default="")
