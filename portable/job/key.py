@@ -80,6 +80,7 @@ def _machine(stage: Stage, machine: MachineConfig) -> dict[str, Any]:  # Any: JS
         "like": machine.hardware.like,
         "deterministic": machine.deterministic,
         "strategy": machine.strategy,
+        "parallel": machine.parallel,
         "precision": machine.precision,
         "kernel": machine.kernel,
     }

@@ -44,6 +44,7 @@ class Machine:
             config.precision,
             config.communicator,
             config.kernel,
+            config.parallel,
             deterministic=config.deterministic,
         )
 
@@ -66,7 +67,7 @@ def describe_runtime(runtime: Runtime) -> dict[str, Any]:  # Any: JSON values
     return {
         "hardware": runtime.hardware.name,
         "backend": runtime.device.name,
-        "strategy": runtime.strategy.describe(),
+        "strategy": runtime.new_strategy().describe(),
         "precision": runtime.precision.name,
         "kernels": [asdict(choice) for choice in runtime.kernels.trace],
         "collectives": runtime.group.resolution(),

@@ -11,7 +11,7 @@ from portable.eval.config import EvalConfig
 from portable.hardware.spec import HardwareConfig, SimConfig
 from portable.kernel.config import KernelConfig
 from portable.model.export_config import ExportConfig
-from portable.parallel.config import CommunicatorConfig, PrecisionConfig, StrategyConfig
+from portable.parallel.config import CommunicatorConfig, ParallelConfig, PrecisionConfig, StrategyConfig
 from portable.rl.config import RlConfig
 from portable.sft.config import SftConfig
 from portable.synth.config import SynthConfig
@@ -31,6 +31,7 @@ class MachineConfig:
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     sim: SimConfig = field(default_factory=SimConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     communicator: CommunicatorConfig = field(default_factory=CommunicatorConfig)
     kernel: KernelConfig = field(default_factory=KernelConfig)

@@ -3,6 +3,7 @@ is built.
 """
 
 import logging
+from functools import partial
 
 from portable.collective.protocol import Group
 from portable.core.errors import BackendUnavailable, ConfigError
@@ -14,7 +15,15 @@ from portable.hardware.spec import HardwareConfig
 from portable.kernel.config import KernelConfig, SelfTest
 from portable.kernel.registry import KernelSet
 from portable.kernel.self_test import examine
-from portable.parallel.config import CommunicatorConfig, PrecisionConfig, SingleConfig, StrategyConfig
+from portable.parallel.config import (
+    CommunicatorConfig,
+    ParallelConfig,
+    PrecisionConfig,
+    SingleConfig,
+    StrategyConfig,
+)
+from portable.parallel.degrees import make_layout
+from portable.parallel.mesh import Mesh
 from portable.parallel.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -25,6 +34,7 @@ STRATEGIES = Registry(
         "single": "portable.parallel.strategies.single:SingleStrategy",
         "ddp": "portable.parallel.strategies.ddp:DdpStrategy",
         "fsdp": "portable.parallel.strategies.fsdp:FsdpStrategy",
+        "zero3": "portable.parallel.strategies.fsdp:FsdpStrategy",
     },
     entry_group="portable.strategies",
 )
@@ -36,6 +46,7 @@ def build_runtime(
     precision: PrecisionConfig,
     communicator: CommunicatorConfig,
     kernel: KernelConfig,
+    parallel: ParallelConfig | None = None,
     *,
     deterministic: bool = False,
 ) -> Runtime:
@@ -73,16 +84,19 @@ def build_runtime(
                 strategy.name,
             )
             strategy, target = SingleConfig(), STRATEGIES.get("single")
+        parallel = parallel or ParallelConfig()
+        mesh = Mesh(make_layout(parallel, strategy.name, group.size), group, device.torch_type)
         _examine_kernels(kernels, device, group)
-        built = target(strategy, precision, group, device)
+        new_strategy = partial(target, strategy, precision, mesh, device)
+        new_strategy()  # what cannot be is refused here, before a stage begins
     except ConfigError:
         group.close()
         raise
-    runtime = Runtime(device, group, built, kernels, precision, hardware)
+    runtime = Runtime(device, mesh, parallel, strategy.name, new_strategy, kernels, precision, hardware)
     logger.info(
-        "on %s (%s), strategy %s, %d process%s over %s, %s",
-        *(hardware.name, device.arch, built.name, group.size, "" if group.size == 1 else "es"),
-        *(group.communicator, precision.name),
+        "on %s (%s), strategy %s, %d process%s over %s, layout %s, %s",
+        *(hardware.name, device.arch, strategy.name, group.size, "" if group.size == 1 else "es"),
+        *(group.communicator, mesh.layout, precision.name),
     )
     return runtime
 

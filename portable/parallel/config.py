@@ -1,11 +1,60 @@
-"""Settings of strategies and of number formats."""
+"""Settings of the layout, of strategies and of number formats."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
 from portable.core.errors import ConfigError
 from portable.device.protocol import Dtype
+
+
+@dataclass(kw_only=True, slots=True)
+class ParallelConfig:
+    """How many ranks stand along each axis, by torchtitan's names; Megatron's and DeepSpeed's are aliases.
+
+    Data-parallel degrees of -1 take the ranks that the other axes leave, as the strategy divides them.
+    ``tensor_parallel_mode``: 1d (columns and rows), 2d (SUMMA), 2.5d, 3d; ``tensor_parallel_depth`` is the
+    depth of 2.5d. ``context_parallel_method``: ring, ulysses, or hybrid, whose inner all-to-all spans
+    ``context_parallel_ulysses_degree`` ranks. ``pipeline_parallel_layers_per_stage`` names the blocks of
+    every stage in order (empty: as even as can be); ``pipeline_parallel_schedule_csv`` is a file with a row
+    of actions for every rank, which replaces ``pipeline_parallel_schedule``.
+    """
+
+    data_parallel_replicate_degree: int = -1
+    data_parallel_shard_degree: int = -1
+    tensor_parallel_degree: int = 1
+    tensor_parallel_mode: str = "1d"
+    tensor_parallel_depth: int = 1
+    enable_sequence_parallel: bool = True
+    context_parallel_degree: int = 1
+    context_parallel_method: str = "ring"
+    context_parallel_ulysses_degree: int = 1
+    context_parallel_load_balancer: str = "headtail"
+    pipeline_parallel_degree: int = 1
+    pipeline_parallel_schedule: str = "1F1B"
+    pipeline_parallel_schedule_csv: str = ""
+    pipeline_parallel_stages_per_rank: int = 0  # 0: what the schedule needs, 1 or 2
+    pipeline_parallel_layers_per_stage: list[int] = field(default_factory=list)
+    expert_parallel_degree: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("data_parallel_replicate_degree", "data_parallel_shard_degree"):
+            if getattr(self, name) < 1 and getattr(self, name) != -1:
+                raise ConfigError(
+                    f"parallel.{name}={getattr(self, name)}; use -1 (what is left) or 1 and more"
+                )
+        for axis in ("tensor", "context", "pipeline", "expert"):
+            name = f"{axis}_parallel_degree"
+            if getattr(self, name) < 1:
+                raise ConfigError(f"parallel.{name}={getattr(self, name)}; use 1 (off) or more")
+        words = {
+            "tensor_parallel_mode": ("1d", "2d", "2.5d", "3d"),
+            "context_parallel_method": ("ring", "ulysses", "hybrid"),
+            "context_parallel_load_balancer": ("headtail", "none"),
+        }
+        for name, legal in words.items():
+            if getattr(self, name) not in legal:
+                raise ConfigError(f"parallel.{name}={getattr(self, name)}; use one of {', '.join(legal)}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -17,22 +66,30 @@ class StrategyConfig:
 
 @dataclass(kw_only=True, slots=True)
 class SingleConfig(StrategyConfig):
-    """One process, one device."""
+    """No data parallelism: every sample is read by one process, or by one group of model-parallel ones."""
 
     name: str = "single"
 
 
 @dataclass(kw_only=True, slots=True)
 class DdpConfig(StrategyConfig):
-    """Replicate the model; average gradients."""
+    """Replicate the model; sum gradients."""
 
     name: str = "ddp"
     bucket_mb: int = 25
 
 
 @dataclass(kw_only=True, slots=True)
+class ZeroConfig(StrategyConfig):
+    """Replicate the parameters that compute; divide optimiser state (``zero1``), gradients too (``zero2``)."""
+
+    name: str = MISSING
+    bucket_mb: int = 25
+
+
+@dataclass(kw_only=True, slots=True)
 class FsdpConfig(StrategyConfig):
-    """Shard parameters, gradients and optimiser state over all ranks (FSDP2, ZeRO-3)."""
+    """Shard parameters, gradients and optimiser state (FSDP2, ZeRO-3); ``hsdp`` has replicas of the shards."""
 
     name: str = "fsdp"
     reshard_after_forward: bool = True

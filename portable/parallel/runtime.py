@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,8 @@ from portable.core.random import derive_seed, seed_host
 from portable.device.protocol import Device
 from portable.hardware.spec import HardwareConfig
 from portable.kernel.registry import KernelSet
-from portable.parallel.config import PrecisionConfig
+from portable.parallel.config import ParallelConfig, PrecisionConfig
+from portable.parallel.mesh import Mesh
 from portable.parallel.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -19,14 +21,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Built once per process by ``portable.parallel.build`` and handed to every stage."""
+    """Built once per process by ``portable.parallel.build`` and handed to every stage.
+
+    Each model that trains has a strategy of its own, from ``new_strategy``; ``strategy`` is what that makes.
+    """
 
     device: Device
-    group: Group
-    strategy: Strategy
+    mesh: Mesh
+    parallel: ParallelConfig
+    strategy: str
+    new_strategy: Callable[[], Strategy]
     kernels: KernelSet
     precision: PrecisionConfig
     hardware: HardwareConfig
+
+    @property
+    def group(self) -> Group:
+        """All ranks of the run."""
+        return self.mesh.world
+
+    @property
+    def readers(self) -> Group:
+        """The ranks that read different samples."""
+        return self.mesh.group("batch")
 
     @property
     def torch_device(self) -> torch.device:
@@ -34,7 +51,7 @@ class Runtime:
         return self.device.torch_device(self.group.local_rank)
 
     def seed_everything(self, seed: int) -> None:
-        """Seed host and device streams, differently on each rank."""
-        own = derive_seed(seed, "rank", self.group.rank)
+        """Seed host and device streams, differently on ranks that read different samples."""
+        own = derive_seed(seed, "rank", self.readers.rank)
         seed_host(own)
         self.device.seed(own)

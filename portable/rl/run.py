@@ -78,8 +78,8 @@ def _run_seed(
         config,
         seed,
         reference,
-        runtime.group.rank,
-        runtime.group.size,
+        runtime.readers.rank,
+        runtime.readers.size,
     )
     start = source.measure(_MEASURE_SAMPLES, "before")
     sinks = Fanout(
@@ -97,7 +97,7 @@ def _run_seed(
         "reward_start": start,
         "reward_end": end,
     }
-    weights = runtime.strategy.full_state_dict(trainer.module)
+    weights = trainer.model.whole_weights()
     if runtime.group.rank == 0:
         save_model(weights, model_config, tokenizer, folder)
         seal(folder, "model", [*MODEL_FILES, *weight_files(folder)], curve)

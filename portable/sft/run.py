@@ -26,6 +26,7 @@ from portable.model.flops import train_flops_per_token
 from portable.model.tokenizer import Tokenizer
 from portable.model.weights import MODEL_FILES, load_model, save_model, weight_files
 from portable.parallel.runtime import Runtime
+from portable.parallel.spread import SpreadModel
 from portable.sft.adapter import add_lora, merge_lora, save_lora
 from portable.sft.collate import Collator, Row, to_rows
 from portable.sft.config import AdapterKind, SftConfig
@@ -76,7 +77,7 @@ def run_sft(config: SftConfig, runtime: Runtime, engine: EngineConfig, workspace
     loss_before = heldout_loss(trainer.model, data.heldout, collate, config.micro_batch_size, runtime)
     trainer.fit()
     loss_after = heldout_loss(trainer.model, data.heldout, collate, config.micro_batch_size, runtime)
-    payload = _save(config, runtime, trainer.module, model_config, tokenizer, workspace.dir)
+    payload = _save(config, runtime, trainer.model, model_config, tokenizer, workspace.dir)
     answers_after = _answer(workspace.dir, data.questions, config, engine, runtime)
 
     samples = _compare(data.questions, answers_before, answers_after)
@@ -99,7 +100,7 @@ def run_sft(config: SftConfig, runtime: Runtime, engine: EngineConfig, workspace
 
 
 def heldout_loss(
-    model: nn.Module, rows: Sequence[Row], collate: Collator, micro_batch_size: int, runtime: Runtime
+    model: SpreadModel, rows: Sequence[Row], collate: Collator, micro_batch_size: int, runtime: Runtime
 ) -> float:
     """Return the mean nats per learnt token of ``rows``. Every rank must call it, and reads all rows."""
     was_training = model.training
@@ -146,7 +147,7 @@ def _build_trainer(
     data: _Data,
     collate: Collator,
 ) -> Trainer:
-    group = runtime.group
+    group = runtime.readers
     accum = config.grad_accum_steps(group.size)
     shape = BatchShape(config.micro_batch_size, accum, group.rank, group.size)
     source = IndexedSource(data.train, collate, shape=shape, seed=config.seed)
@@ -173,13 +174,13 @@ def _build_trainer(
 def _save(
     config: SftConfig,
     runtime: Runtime,
-    module: nn.Module,
+    trained: SpreadModel,
     model_config: ModelConfig,
     tokenizer: Tokenizer,
     path: Path,
 ) -> list[str]:
     """Write the model folder, and the adapter beside it; return the payload's names."""
-    state: Mapping[str, Tensor] = runtime.strategy.full_state_dict(module)
+    state: Mapping[str, Tensor] = trained.whole_weights()
     is_lora = config.adapter.kind is AdapterKind.lora
     if runtime.group.rank == 0:
         if is_lora:

@@ -8,6 +8,7 @@ from portable.parallel.config import (
     CommunicatorConfig,
     DdpConfig,
     FsdpConfig,
+    ParallelConfig,
     PrecisionConfig,
     SingleConfig,
     StrategyConfig,
@@ -19,7 +20,10 @@ STRATEGIES: dict[str, type[StrategyConfig]] = {"single": SingleConfig, "ddp": Dd
 
 
 def make_runtime(
-    backend_name: str = "cpu", strategy: str = "single", precision: PrecisionConfig | None = None
+    backend_name: str = "cpu",
+    strategy: str = "single",
+    precision: PrecisionConfig | None = None,
+    parallel: ParallelConfig | None = None,
 ) -> Runtime:
     """Join this process's group and return its runtime; float32 unless ``precision`` says otherwise."""
     backend = configured_backend(backend_name)
@@ -29,4 +33,5 @@ def make_runtime(
         precision or PrecisionConfig(),
         CommunicatorConfig(name=backend.device().capability().communicator, timeout_s=60.0),
         KernelConfig(self_test=SelfTest.off),  # rows have a contract of their own
+        parallel,
     )

@@ -79,7 +79,7 @@ def trace(request: Request, *, replays: bool) -> tuple[Recording, list[Replay]]:
     tracer = Tracer(replays=replays)
     recording = Recording(_describe_request(request))
     strategy = TracedStrategy(
-        runtime.strategy, tracer, recording, step=request.step, micro_batch=request.micro_batch
+        runtime.new_strategy(), tracer, recording, step=request.step, micro_batch=request.micro_batch
     )
     sink = StepSink(strategy)
     runtime.kernels.observer = tracer.observe
@@ -120,7 +120,7 @@ def _run(
     sink: StepSink,
 ) -> None:
     stage = stage_of(request.verb)
-    traced = replace(runtime, strategy=strategy)
+    traced = replace(runtime, new_strategy=lambda: strategy)
     parts = {"runtime": lambda: traced, "engine": lambda: machine.engine}
     with tempfile.TemporaryDirectory(prefix="portable-trace-") as folder:
         workspace = Workspace(Path(folder), sink)

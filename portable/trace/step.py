@@ -6,12 +6,13 @@ and when all gradients are there; and it writes the loss when the step is done.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from portable.parallel.strategy import Strategy
+from portable.parallel.placement import ParameterShard, Placements
+from portable.parallel.strategy import StepOptimizer, Strategy
 from portable.trace.recording import Recording
 from portable.trace.summary import summarise
 from portable.trace.tracer import Phase, Tracer
@@ -52,15 +53,37 @@ class TracedStrategy:
         """Whether the step has its gradients."""
         return self._now > self._step
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """Hook all modules, then wrap."""
-        self.tracer.watch(model)
-        self._module = model
-        return self.inner.wrap(model)
+    @property
+    def wraps_meta(self) -> bool:
+        """Never: what is watched must have its weights."""
+        return False
 
-    def accumulate(self, wrapped: nn.Module, *, last: bool) -> None:
+    @property
+    def modules(self) -> list[nn.Module]:
+        """Those of the inner one."""
+        return self.inner.modules
+
+    def wrap(self, parts: Sequence[nn.Module], placements: Placements) -> None:
+        """Hook all modules, then wrap."""
+        self.tracer.watch(parts[0])
+        self._module = parts[0]
+        self.inner.wrap(parts, placements)
+
+    def shards(self) -> list[ParameterShard]:
+        """Return those of the inner one."""
+        return self.inner.shards()
+
+    def holdings(self) -> list[ParameterShard]:
+        """Return those of the inner one."""
+        return self.inner.holdings()
+
+    def attach(self, optimizer: StepOptimizer) -> None:
+        """Hand the optimiser on."""
+        self.inner.attach(optimizer)
+
+    def accumulate(self, *, last: bool) -> None:
         """Begin a micro-batch."""
-        self.inner.accumulate(wrapped, last=last)
+        self.inner.accumulate(last=last)
         self._place += 1
         if self._now != self._step:
             return
@@ -81,21 +104,37 @@ class TracedStrategy:
         self.inner.backward(loss)
         self.tracer.end_backward()
 
-    def clip_grad_norm(self, model: nn.Module, max_norm: float) -> Tensor:
+    def reduce_gradients(self) -> None:
+        """Hand it on."""
+        self.inner.reduce_gradients()
+
+    def clip_grad_norm(self, max_norm: float) -> Tensor:
         """Note the gradients of all parameters, then clip them; the update comes next."""
-        if self._now == self._step:
+        if self._now == self._step and self._module is not None:
             self.recording.gradients = {
                 name: summarise(parameter.grad)
-                for name, parameter in model.named_parameters()
+                for name, parameter in self._module.named_parameters()
                 if parameter.grad is not None
             }
             self.tracer.phase = Phase.update
         self._now, self._place = self._now + 1, 0
-        return self.inner.clip_grad_norm(model, max_norm)
+        return self.inner.clip_grad_norm(max_norm)
 
-    def full_state_dict(self, model: nn.Module) -> dict[str, Tensor]:
-        """Return unsharded weights on the host."""
-        return self.inner.full_state_dict(model)
+    def step(self) -> None:
+        """Hand it on."""
+        self.inner.step()
+
+    def publish(self) -> None:
+        """Hand it on."""
+        self.inner.publish()
+
+    def state(self) -> dict[str, tuple[Tensor, ParameterShard | None]]:
+        """Return that of the inner one."""
+        return self.inner.state()
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Hand it on."""
+        self.inner.load_state(state)
 
     def describe(self) -> dict[str, Any]:  # Any: JSON values
         """Return what was set up."""

@@ -17,8 +17,10 @@ from torch import nn
 from portable.core.errors import DataError
 from portable.data.shard import TokenShards
 from portable.parallel.runtime import Runtime
+from portable.parallel.spread import SpreadModel
 
 FloatArray = NDArray[np.float64]
+Model = nn.Module | SpreadModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class _Chunk:
 
 
 def bits_per_byte(
-    model: nn.Module,
+    model: Model,
     shards: TokenShards,
     runtime: Runtime,
     *,
@@ -71,7 +73,7 @@ def bits_per_byte(
     nats_D = np.zeros(num_documents)
     was_training = model.training
     model.eval()
-    group = runtime.group
+    group = runtime.readers
     # Every rank runs equally many forward passes, for a sharded model's ranks need each other in each.
     for first in range(0, len(batches), group.size):
         place = first + group.rank
@@ -106,7 +108,7 @@ def _chunks(shards: TokenShards, document: int, seq_len: int) -> Iterator[_Chunk
 
 
 @torch.no_grad()
-def _chunk_nats(model: nn.Module, chunks: Sequence[_Chunk], runtime: Runtime) -> FloatArray:
+def _chunk_nats(model: Model, chunks: Sequence[_Chunk], runtime: Runtime) -> FloatArray:
     """Return the nats of each chunk's targets.
 
     Rows are padded on the right, where causal attention never looks.

@@ -39,7 +39,7 @@ def run_pretrain(config: PretrainConfig, runtime: Runtime, workspace: Workspace)
     trainer = _trainer(config, runtime, workspace, corpus, heldout)
     trainer.fit()
     score = _heldout_bits(trainer, config, heldout, None)
-    weights = runtime.strategy.full_state_dict(trainer.module)
+    weights = trainer.model.whole_weights()
     artefact = None
     if runtime.group.rank == 0:
         workspace.metrics.write(config.steps, {"heldout_bits_per_byte": score})
@@ -61,9 +61,9 @@ def _trainer(
 ) -> Trainer:
     shape = BatchShape(
         micro_batch_size=config.micro_batch_size,
-        grad_accum_steps=config.grad_accum_steps(runtime.group.size),
-        rank=runtime.group.rank,
-        world_size=runtime.group.size,
+        grad_accum_steps=config.grad_accum_steps(runtime.readers.size),
+        rank=runtime.readers.rank,
+        world_size=runtime.readers.size,
     )
     source = PackedTokenSource(
         TokenShards.open(corpus / "tokens" / "train"),

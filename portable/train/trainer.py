@@ -3,7 +3,7 @@ to it.
 
 It owns loss normalisation. An objective returns a *sum* over terms; the gradient that reaches the optimiser
 is that of ``sum over all micro-batches and ranks / number of terms of the whole step``, whatever the
-micro-batch size, the accumulation and the number of ranks.
+micro-batch size, the accumulation and the layout. Strategies and passes only add up.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from portable.core.errors import CollectiveError, DataError, PortableError
 from portable.core.record import Batch
 from portable.core.workspace import Workspace
 from portable.data.source import BatchSource
+from portable.parallel.objective import LossSum, Objective
 from portable.parallel.runtime import Runtime
+from portable.parallel.spread import Fill, spread
 from portable.train.checkpoint.checkpointer import Checkpointer
 from portable.train.config import TrainConfig
 from portable.train.metrics import Throughput
-from portable.train.objective import LossSum, Objective
 from portable.train.optim.build import build_optimizer
+from portable.train.optim.kind import kinds_of
 from portable.train.precision import forward_context
 from portable.train.progress import progress_bar
 from portable.train.schedule import lr_factor
@@ -55,9 +57,9 @@ class StepResult:
 class Trainer:
     """Trains ``model`` on ``objective`` over the batches of ``source`` for ``config.steps`` optimiser steps.
 
-    ``module`` is the model as given (its parameters may be sharded in place), ``model`` what the strategy
-    made of it. ``evaluate`` is called with the number of steps done, every ``config.eval_every_steps``; its
-    numbers are recorded.
+    ``module`` is the model as given (its parameters may be cut and sharded in place), ``model`` what trains
+    on all ranks. A model on the meta device takes its weights from ``fill``. ``evaluate`` is called with the
+    number of steps done, every ``config.eval_every_steps``; its numbers are recorded.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Trainer:
         *,
         flops_per_token: float | None = None,
         evaluate: Evaluate | None = None,
+        fill: Fill | None = None,
     ) -> None:
         self.objective = objective
         self.source = source
@@ -80,14 +83,17 @@ class Trainer:
         self.evaluate = evaluate
         self.step = 0
         self.tokens_seen = 0.0
-        self._forward = forward_context(runtime)
         self._transfer = Transfer(runtime.device, runtime.torch_device)
-        self.module = model.to(runtime.torch_device)
+        self.module = model
+        kinds = kinds_of(model)
         with runtime.group.naming_ranks("spreading the model"):
-            self.model = runtime.strategy.wrap(self.module)
-        self.optimizer = build_optimizer(self.module, config.optim, runtime.kernels)
+            self.model = spread(model, runtime, forward_context(runtime), fill=fill)
+        self.optimizer = build_optimizer(
+            self.model.strategy.shards(), kinds, config.optim, runtime.kernels, runtime.mesh
+        )
+        self.model.strategy.attach(self.optimizer)
         self._checkpointer = Checkpointer(
-            workspace.checkpoint_dir, config.checkpoint, runtime, self.module, self.optimizer, source
+            workspace.checkpoint_dir, config.checkpoint, runtime, self.model.strategy, source
         )
         self._throughput = Throughput(
             world_size=runtime.group.size,
@@ -115,7 +121,7 @@ class Trainer:
             with progress_bar("training", self.step, self.config.steps, show=self._shows_progress) as advance:
                 while self.step < self.config.steps:
                     batches = self.source.next_batches()
-                    if not self.module.training:  # a source that samples, or an evaluation, left it so
+                    if not self.model.training:  # a source that samples, or an evaluation, left it so
                         self.model.train()
                     self._unlogged.append(self.train_step(batches))
                     self._unlogged_tokens += sum(batch.num_tokens for batch in batches)
@@ -146,20 +152,11 @@ class Trainer:
         return StepResult(loss_mean, grad_norm, num_terms, metrics)
 
     def _forward_backward(self, batches: Sequence[Batch], num_terms: float) -> tuple[list[LossSum], Tensor]:
-        group, strategy = self.runtime.group, self.runtime.strategy
         self.optimizer.set_lr_factor(lr_factor(self.step, self.config.steps, self.config.schedule))
-        sums: list[LossSum] = []
-        for place, batch in enumerate(self._transfer.each(batches)):
-            strategy.accumulate(self.model, last=place == len(batches) - 1)
-            with self._forward():
-                loss_sum = self.objective(self.model, batch)
-            # Wrappers average gradients over ranks; we want the mean over terms instead.
-            strategy.backward(loss_sum.loss * (group.size / num_terms))
-            # Kept as tensors: fetching a number here would let the host wait for the device.
-            sums.append(LossSum(loss_sum.loss.detach(), loss_sum.metrics))
-        grad_norm = strategy.clip_grad_norm(self.module, self.config.max_grad_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        moved = self._transfer.each(batches)
+        sums = self.model.forward_backward(moved, self.objective, 1.0 / num_terms)
+        grad_norm = self.model.strategy.clip_grad_norm(self.config.max_grad_norm)
+        self.model.strategy.step()
         return sums, grad_norm
 
     @property
@@ -167,13 +164,13 @@ class Trainer:
         return self.workspace.show_progress and self.runtime.group.rank == 0
 
     def _global_num_terms(self, batches: Sequence[Batch]) -> float:
-        group = self.runtime.group
-        if group.sum_scalar(len(batches)) != len(batches) * group.size:
+        readers = self.runtime.readers
+        if readers.sum_scalar(len(batches)) != len(batches) * readers.size:
             raise CollectiveError(
-                f"rank {group.rank} has {len(batches)} micro-batches in step {self.step + 1}, others have "
+                f"rank {self.runtime.group.rank} has {len(batches)} micro-batches in step {self.step + 1}, others have "
                 "another number; a source must hand every rank equally many"
             )
-        num_terms = group.sum_scalar(sum(batch.num_terms for batch in batches))
+        num_terms = readers.sum_scalar(sum(batch.num_terms for batch in batches))
         if num_terms <= 0:
             raise DataError(
                 f"step {self.step + 1} has {len(batches)} micro-batches but no target to learn from; check "
@@ -189,7 +186,7 @@ class Trainer:
             torch.stack([item.loss.float(), *(item.metrics[name].detach().float() for name in names)])
             for item in sums
         ]
-        means = self.runtime.group.all_reduce(torch.stack(rows).sum(dim=0)) / num_terms
+        means = self.runtime.mesh.group("data").all_reduce(torch.stack(rows).sum(dim=0)) / num_terms
         return means[0], dict(zip(names, means[1:], strict=True))
 
     def _after_step(self, advance: Callable[[float | None], None]) -> None:
@@ -225,7 +222,7 @@ class Trainer:
                     "longer, or set max_grad_norm=1"
                 )
         loss, grad_norm, *metrics = table[-1]
-        num_tokens = self.runtime.group.sum_scalar(self._unlogged_tokens)
+        num_tokens = self.runtime.readers.sum_scalar(self._unlogged_tokens)
         self.tokens_seen += num_tokens
         self._unlogged_tokens = 0
         values: dict[str, float | None] = {"loss": loss, "grad_norm": grad_norm}

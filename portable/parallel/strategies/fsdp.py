@@ -5,92 +5,70 @@ state.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
+from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from portable.collective.protocol import Group
 from portable.core.errors import CapabilityError
-from portable.device.capability import Support
 from portable.device.protocol import Device
 from portable.parallel.config import FsdpConfig, PrecisionConfig
-from portable.parallel.gradient import clip_gradients, host_state_dict
+from portable.parallel.mesh import Mesh
+from portable.parallel.placement import Placements
+from portable.parallel.strategies.native import NativeStrategy
 from portable.parallel.strategies.peer import need_peers
 
 # Models here return views of their last layer's result; nobody changes them in place.
 warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .* returned a view", category=UserWarning)
 
 
-class FsdpStrategy:
-    """Shards every block of the model, then the rest; rank 0's weights are the ones that all start with."""
+class FsdpStrategy(NativeStrategy):
+    """Shards every block of the model, then the rest."""
 
     name = "fsdp"
-    needs_peers = True
+    wraps_meta = True
 
-    def __init__(self, config: FsdpConfig, precision: PrecisionConfig, group: Group, device: Device) -> None:
-        self.mesh = DeviceMesh.from_group(
-            need_peers(self.name, group), device.torch_type, mesh_dim_names=("fsdp",)
-        )
+    def __init__(self, config: FsdpConfig, precision: PrecisionConfig, mesh: Mesh, device: Device) -> None:
+        super().__init__(config, precision, mesh, device)
         self.config = config
-        self.precision = precision
-        self.group = group
-        self.device = device
+        self.group = mesh.group("shard")
+        need_peers(self.name, self.group)
+        self.torch_mesh = mesh.torch_mesh("shard")
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """Shard the model in place and return it. Raises: CapabilityError if a parameter stayed whole."""
-        model.to(dtype=self.precision.param_dtype.torch())
-        for tensor in (*model.parameters(), *model.buffers()):
-            tensor.data = self.group.broadcast(tensor.data)
+    def wrap(self, parts: Sequence[nn.Module], placements: Placements) -> None:
+        """Shard the parts in place. Raises: CapabilityError if a parameter stayed whole."""
+        super().wrap(parts, placements)
         policy = MixedPrecisionPolicy(
             param_dtype=self.precision.compute_dtype.torch(),
             reduce_dtype=self.precision.reduce_dtype.torch(),
             cast_forward_inputs=False,
         )
-        for block in _blocks(model):
-            fully_shard(
-                block,
-                mesh=self.mesh,
-                mp_policy=policy,
-                reshard_after_forward=self.config.reshard_after_forward,
-            )
-        fully_shard(
-            model, mesh=self.mesh, mp_policy=policy, reshard_after_forward=self.config.reshard_after_forward
-        )
-        if self.device.capability().reduce_ops.get("mean") is not Support.native:
-            for part in model.modules():  # the setting is of one module, not of what is below it
-                if isinstance(part, FSDPModule):
-                    part.set_force_sum_reduction_for_comms(True)  # torch divides after the sum
-        whole = [name for name, parameter in model.named_parameters() if not isinstance(parameter, DTensor)]
-        if whole or not isinstance(model, FSDPModule) or self.mesh.size() != self.group.size:
-            raise CapabilityError(
-                f"strategy=fsdp was to shard over {self.group.size} ranks of {self.group.communicator}, "
-                f"but torch spans {self.mesh.size()} and left whole: {', '.join(whole) or 'nothing'}"
-            )
-        return model
+        for part in self.parts:
+            for module in (*_blocks(part), part):
+                fully_shard(
+                    module,
+                    mesh=self.torch_mesh,
+                    mp_policy=policy,
+                    reshard_after_forward=self.config.reshard_after_forward,
+                )
+            for module in part.modules():  # a setting is of one module, not of what is below it
+                if isinstance(module, FSDPModule):
+                    module.set_gradient_divide_factor(1.0)
+                    module.set_force_sum_reduction_for_comms(True)
+            whole = [name for name, found in part.named_parameters() if not isinstance(found, DTensor)]
+            if whole or not isinstance(part, FSDPModule) or self.torch_mesh.size() != self.group.size:
+                raise CapabilityError(
+                    f"strategy=fsdp was to shard over {self.group.size} ranks of {self.group.communicator}, "
+                    f"but torch spans {self.torch_mesh.size()} and left whole: {', '.join(whole) or 'nothing'}"
+                )
 
-    def accumulate(self, wrapped: nn.Module, *, last: bool) -> None:
+    def accumulate(self, *, last: bool) -> None:
         """Let gradients travel on the last backward only."""
-        if not isinstance(wrapped, FSDPModule):
-            raise CapabilityError(
-                f"strategy=fsdp was given a {type(wrapped).__name__}; call wrap() first and train its result"
-            )
-        wrapped.set_requires_gradient_sync(last)
-
-    def backward(self, loss: Tensor) -> None:
-        """Run the backward pass."""
-        loss.backward()
-
-    def clip_grad_norm(self, model: nn.Module, max_norm: float) -> Tensor:
-        """Scale gradients to a global norm of at most ``max_norm``; return the norm before."""
-        return clip_gradients(model, max_norm)
-
-    def full_state_dict(self, model: nn.Module) -> dict[str, Tensor]:
-        """Gather the weights on every rank's host."""
-        return host_state_dict(model, self.device)
+        for part in self.parts:
+            if isinstance(part, FSDPModule):
+                part.set_requires_gradient_sync(last)
 
     def describe(self) -> dict[str, Any]:  # Any: JSON values
         """Return what was set up."""
@@ -103,11 +81,11 @@ class FsdpStrategy:
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the members of every outermost module list: the units that repeat, hence are worth gathering one
-    by one.
+    """Yield the members of every outermost list of modules: the units that repeat, hence are worth gathering
+    one by one.
     """
     for child in module.children():
-        if isinstance(child, nn.ModuleList):
-            yield from child
+        if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
+            yield from child.children()
         else:
             yield from _blocks(child)

@@ -12,13 +12,13 @@ import torch
 
 from portable.core.errors import ShapeError
 from portable.core.record import Batch
+from portable.parallel.objective import LossSum, Model
 from portable.rl.batch import RolloutBatch
 from portable.rl.config import GrpoConfig
 from portable.rl.kl import k3
-from portable.train.objective import LossSum
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 
 class GrpoObjective:
@@ -31,7 +31,7 @@ class GrpoObjective:
         self.config = config
         self.temperature = temperature
 
-    def __call__(self, model: nn.Module, batch: Batch) -> LossSum:
+    def __call__(self, model: Model, batch: Batch) -> LossSum:
         """Return the loss summed with the batch's weights; and kl, clip_fraction and ratio likewise."""
         if not isinstance(batch, RolloutBatch):
             raise ShapeError("the policy loss needs a RolloutBatch; plain batches carry no advantages")

@@ -29,16 +29,16 @@ def run(backend_name: str, strategy: str, folder: str) -> dict[str, Any]:
         workspace(Path(folder)),
     )
     results = [trainer.train_step(trainer.source.next_batches()) for _ in range(STEPS)]
-    unclipped = runtime.strategy.clip_grad_norm(trainer.module, 1.0)  # no gradient is left
-    weights = runtime.strategy.full_state_dict(trainer.module)
+    unclipped = trainer.model.strategy.clip_grad_norm(1.0)  # no gradient is left
+    weights = trainer.model.whole_weights()
     report = {
         "losses": [float(result.loss_mean) for result in results],
         "norms": [float(result.grad_norm) for result in results],
         "norm_after": float(unclipped),
         "weights": {name: tensor.flatten().tolist() for name, tensor in weights.items()},
         "hash": weights_hash(weights),
-        "described": runtime.strategy.describe(),
-        "wrapper": type(trainer.model).__name__,
+        "described": trainer.model.strategy.describe(),
+        "wrapper": type(trainer.model.strategy.modules[0]).__name__,
         "local_numel": sum(_local(parameter).numel() for parameter in trainer.module.parameters()),
     }
     group.close()

@@ -7,15 +7,13 @@ import shutil
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import torch.distributed as dist
-from torch import nn
 from torch.distributed import ProcessGroup
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
-from torch.distributed.checkpoint.state_dict_saver import AsyncSaveResponse, async_save
+from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
 from portable.collective.torch_group import new_host_group
 from portable.core.errors import ConfigError, StorageError
@@ -23,6 +21,7 @@ from portable.core.storage import explain_os_errors
 from portable.core.text import format_bytes
 from portable.data.source import BatchSource
 from portable.parallel.runtime import Runtime
+from portable.parallel.strategy import Strategy
 from portable.train.checkpoint.folder import (
     CheckpointFolder,
     begin,
@@ -32,16 +31,16 @@ from portable.train.checkpoint.folder import (
     partial_path,
     sweep,
 )
+from portable.train.checkpoint.slice import Slice, SliceLoadPlanner, SlicePlanner
 from portable.train.checkpoint.state import (
     apply_host_state,
     load_host_state,
-    load_tensor_state,
+    on_host,
     save_host_state,
     shape_digest,
     tensor_state,
 )
 from portable.train.config import CheckpointConfig
-from portable.train.optim.optimizer import Optimizer
 
 logger = logging.getLogger(__name__)
 _TIMEOUT_S = 3600.0  # what the slowest rank may take to write its share
@@ -62,17 +61,14 @@ class Checkpointer:
         root: Path,
         config: CheckpointConfig,
         runtime: Runtime,
-        model: nn.Module,
-        optimizer: Optimizer,
+        strategy: Strategy,
         source: BatchSource,
     ) -> None:
         self.root = root
         self.config = config
         self.runtime = runtime
-        self.model = model
-        self.optimizer = optimizer
+        self.strategy = strategy
         self.source = source
-        self._digest = shape_digest(model, optimizer)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[CheckpointFolder | None] | None = None
         self._own_group = _separate_group(runtime)
@@ -89,15 +85,12 @@ class Checkpointer:
         group.barrier()
         partial = partial_path(self.root, step)
         save_host_state(partial / f"host-{group.rank}.pt", self.source, self.runtime.device, counters)
-        with explain_os_errors(self.root):
-            written = async_save(
-                tensor_state(self.model, self.optimizer),
-                storage_writer=FileSystemWriter(partial),
-                process_group=self._own_group,
-                no_dist=self._own_group is None,
-            )
-        uploaded = written.upload_completion if isinstance(written, AsyncSaveResponse) else written
-        self._pending = self._thread.submit(self._finish, step, uploaded)
+        slices = self._slices()
+        copies = {
+            name: Slice(on_host(found.data, self.runtime.device), found.whole_shape, found.offset)
+            for name, found in slices.items()
+        }
+        self._pending = self._thread.submit(self._write, step, copies, self._digest(slices))
 
     def wait(self) -> None:
         """Wait until the save that is under way, if any, is complete on the disk.
@@ -122,20 +115,25 @@ class Checkpointer:
         found = group.broadcast_object(found)
         if found is None:
             return None
-        if found.shape_digest != self._digest:
+        slices = self._slices()
+        if found.shape_digest != self._digest(slices):
             raise ConfigError(
                 f"checkpoint {found.path} belongs to a model or an optimiser of another shape than the one "
                 "configured now; set model and optim as they were, or start in another folder "
                 "(output_dir=PATH)"
             )
-        tensors = tensor_state(self.model, self.optimizer)
+        targets = {
+            name: Slice(on_host(found.data, self.runtime.device), found.whole_shape, found.offset)
+            for name, found in slices.items()
+        }
         load_tensors(
-            tensors,
+            targets,
             storage_reader=FileSystemReader(found.path),
+            planner=SliceLoadPlanner(),
             process_group=self._own_group,
             no_dist=self._own_group is None,
         )
-        load_tensor_state(self.model, self.optimizer, tensors)
+        self.strategy.load_state({name: target.data for name, target in targets.items()})
         same = found.world_size == group.size
         if not same:
             logger.warning(
@@ -157,19 +155,38 @@ class Checkpointer:
         finally:
             self._thread.shutdown(wait=True)
 
-    def _finish(self, step: int, written: Future[Any]) -> CheckpointFolder | None:  # Any: torch's metadata
-        """Wait for the bytes of all ranks, then let the folder take its name. Runs in the background."""
+    def _slices(self) -> dict[str, Slice]:
+        return tensor_state(self.strategy, self.runtime.mesh)
+
+    def _digest(self, slices: dict[str, Slice]) -> str:
+        """Identify the model over all pipeline stages."""
+        stages = self.runtime.mesh.group("pp")
+        own = {name: found.whole_shape for name, found in slices.items()}
+        shapes: dict[str, tuple[int, ...]] = {}
+        for held in stages.all_gather_object(own):
+            shapes |= held
+        return shape_digest(shapes)
+
+    def _write(self, step: int, slices: dict[str, Slice], digest: str) -> CheckpointFolder | None:
+        """Write this rank's bytes, wait for those of all, then let the folder take its name. Runs in the
+        background.
+        """
+        partial = partial_path(self.root, step)
         with explain_os_errors(final_path(self.root, step)):
             try:
-                written.result()
+                save_tensors(
+                    slices,
+                    storage_writer=FileSystemWriter(partial),
+                    planner=SlicePlanner(),
+                    process_group=self._own_group,
+                    no_dist=self._own_group is None,
+                )
             except CheckpointException as error:
-                shutil.rmtree(
-                    partial_path(self.root, step), ignore_errors=True
-                )  # what is left only fills the disk
+                shutil.rmtree(partial, ignore_errors=True)  # what is left only fills the disk
                 raise _as_storage_error(error, self.root) from error
             if self.runtime.group.rank != 0:
                 return None
-            return commit(self.root, step, self._digest, self.runtime.group.size, self.config.keep)
+            return commit(self.root, step, digest, self.runtime.group.size, self.config.keep)
 
 
 def _separate_group(runtime: Runtime) -> ProcessGroup | None:

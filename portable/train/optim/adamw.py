@@ -11,8 +11,12 @@ from torch import optim as torch_optim
 
 from portable.kernel.entry import Kernel
 from portable.kernel.registry import KernelSet
+from portable.parallel.gradient import local
+from portable.parallel.mesh import Mesh
+from portable.parallel.placement import ParameterShard
 from portable.train.config import AdamWConfig, MuonConfig
-from portable.train.optim.optimizer import Optimizer, embedding_names, local, trainable
+from portable.train.optim.kind import Kind, Kinds
+from portable.train.optim.optimizer import Optimizer
 
 
 class AdamW(torch_optim.Optimizer):
@@ -32,6 +36,16 @@ class AdamW(torch_optim.Optimizer):
     ) -> None:
         super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
         self._adamw = kernel
+
+    def prepare(self, parameter: nn.Parameter) -> None:
+        """Give ``parameter`` moments of zero."""
+        # The step is a tensor on the host, as torch keeps it: checkpoints hold tensors, and reading it never
+        # waits.
+        self.state[parameter] = {
+            "step": torch.tensor(0.0),
+            "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+            "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+        }
 
     @torch.no_grad()  # torch's own may take a closure, which no trainer of ours has
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -58,27 +72,24 @@ class AdamW(torch_optim.Optimizer):
         for parameter in parameters:
             if parameter.grad is None:
                 continue
+            if not self.state.get(parameter):
+                self.prepare(parameter)
             state = self.state[parameter]
-            if not state:
-                # A tensor on the host, as torch keeps it: checkpoints hold tensors, and reading it never
-                # waits.
-                state["step"] = torch.tensor(0.0)
-                state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-                state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
             state["step"] += 1
             held.setdefault(int(state["step"]), []).append(parameter)
         return held
 
 
-def build_adamw(model: nn.Module, config: AdamWConfig, kernels: KernelSet) -> Optimizer:
-    """Return AdamW over the trainable parameters of ``model``."""
-    parameters = trainable(model)
-    return Optimizer([adamw_over(model, parameters, config, kernels, config.lr, config.weight_decay)])
+def build_adamw(
+    shards: Iterable[ParameterShard], kinds: Kinds, config: AdamWConfig, kernels: KernelSet, mesh: Mesh
+) -> Optimizer:
+    """Return AdamW over all of ``shards``."""
+    return Optimizer([adamw_over(shards, kinds, config, kernels, config.lr, config.weight_decay)])
 
 
 def adamw_over(
-    model: nn.Module,
-    parameters: Iterable[tuple[str, nn.Parameter]],
+    shards: Iterable[ParameterShard],
+    kinds: Kinds,
     config: AdamWConfig | MuonConfig,
     kernels: KernelSet,
     lr: float,
@@ -89,11 +100,11 @@ def adamw_over(
     Norms, biases and embeddings are not decayed: the first two are scales, not directions, and an embedding
     row that no batch touched would shrink all the same.
     """
-    embeddings = embedding_names(model)
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
-    for name, parameter in parameters:
-        (kept if parameter.ndim < 2 or name in embeddings else decayed).append(parameter)
+    for shard in shards:
+        is_matrix = kinds[shard.name] in (Kind.hidden, Kind.outer)
+        (decayed if is_matrix else kept).append(shard.parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     betas = (config.beta1, config.beta2)

@@ -1,12 +1,15 @@
 """From settings to an optimiser."""
 
-from torch import nn
+from collections.abc import Sequence
 
 from portable.core.errors import ConfigError
 from portable.core.registry import Registry
 from portable.kernel.registry import KernelSet
+from portable.parallel.mesh import Mesh
+from portable.parallel.placement import ParameterShard
 from portable.train.config import OptimConfig
-from portable.train.optim.optimizer import Optimizer, trainable
+from portable.train.optim.kind import Kinds
+from portable.train.optim.optimizer import Optimizer
 
 OPTIMIZERS = Registry(
     "optimiser",
@@ -18,11 +21,13 @@ OPTIMIZERS = Registry(
 )
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig, kernels: KernelSet) -> Optimizer:
-    """Return the optimiser that ``config.name`` names, over the trainable parameters of ``model``.
+def build_optimizer(
+    shards: Sequence[ParameterShard], kinds: Kinds, config: OptimConfig, kernels: KernelSet, mesh: Mesh
+) -> Optimizer:
+    """Return the optimiser that ``config.name`` names, over ``shards``, whose kinds are ``kinds``.
 
     Raises: ConfigError for an unknown name, or if nothing is trainable.
     """
-    if not trainable(model):
+    if not shards and mesh.layout.pp == 1:
         raise ConfigError("the model has no trainable parameter; unfreeze some, or add an adapter")
-    return OPTIMIZERS.get(config.name)(model, config, kernels)
+    return OPTIMIZERS.get(config.name)(shards, kinds, config, kernels, mesh)

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torch import optim as torch_optim
-from torch.distributed.tensor import DTensor
+
+from portable.core.errors import ConfigError
+from portable.parallel.gradient import local
 
 BASE_LR = "base_lr"
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A torch optimiser that can make its state before the first step."""
+
+    def prepare(self, parameter: nn.Parameter) -> None:
+        """Give ``parameter`` the state that its first step would find."""
+        ...
 
 
 class Optimizer:
@@ -40,6 +51,33 @@ class Optimizer:
         for part in self.parts:
             part.zero_grad(set_to_none=True)
 
+    def prepare(self) -> None:
+        """Give every parameter its state, so that a checkpoint has the same keys at every step.
+
+        Raises: ConfigError for a part that cannot.
+        """
+        for part in self.parts:
+            for group in part.param_groups:
+                for parameter in group["params"]:
+                    if part.state.get(parameter):
+                        continue
+                    if not isinstance(part, Prepares):
+                        raise ConfigError(
+                            f"the optimiser {type(part).__name__} has no method prepare(parameter), so its state "
+                            "cannot be saved or loaded before it has stepped; add one, or use optim=adamw"
+                        )
+                    part.prepare(parameter)
+
+    def state_of(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """Return the tensors that a checkpoint keeps of a parameter's state."""
+        return {key: local(value) for key, value in self._part_of(parameter).state[parameter].items()}
+
+    def load_state_of(self, parameter: nn.Parameter, state: dict[str, Tensor]) -> None:
+        """Copy what ``state_of`` returned, here or in another layout, into the state."""
+        own = self._part_of(parameter).state[parameter]
+        for key, value in state.items():
+            local(own[key]).copy_(value)
+
     def state_dict(self) -> dict[str, Any]:  # Any: torch's state dicts, by place
         """Return the state of all parts."""
         return {str(place): part.state_dict() for place, part in enumerate(self.parts)}
@@ -49,27 +87,8 @@ class Optimizer:
         for place, part in enumerate(self.parts):
             part.load_state_dict(state[str(place)])
 
-
-def local(tensor: Tensor) -> Tensor:
-    """Return this rank's part of a sharded tensor, in the same memory; of any other, itself."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def is_embedding(module: nn.Module) -> bool:
-    """Return whether ``module`` looks rows up instead of multiplying."""
-    return isinstance(module, nn.Embedding)
-
-
-def embedding_names(model: nn.Module) -> set[str]:
-    """Return the names of all embedding weights."""
-    return {
-        f"{name}.{own}" if name else own
-        for name, module in model.named_modules()
-        if is_embedding(module)
-        for own, _ in module.named_parameters(recurse=False)
-    }
-
-
-def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """Return the named parameters that are to be learnt."""
-    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    def _part_of(self, parameter: nn.Parameter) -> torch_optim.Optimizer:
+        for part in self.parts:
+            if parameter in part.state:
+                return part
+        raise ConfigError("a parameter has no optimiser state; give it to the optimiser that trains it")

@@ -43,7 +43,7 @@ def test_this_machine_is_usable_and_has_a_runtime() -> None:
     runtime = Machine(job).runtime
     assert runtime.device.name == "cpu"
     assert runtime.group.size == 1
-    assert runtime.strategy.name == "single"
+    assert runtime.strategy == "single"
 
 
 def test_a_stage_leaves_what_it_computed_with_and_gives_memory_back(

@@ -1,6 +1,6 @@
 import torch
 
-from portable.train.objective import LossSum
+from portable.parallel.objective import LossSum
 
 
 def test_metrics_are_optional():

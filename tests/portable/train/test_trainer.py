@@ -19,7 +19,7 @@ from portable.hardware.spec import Figure, HardwareConfig
 from portable.parallel.config import PrecisionConfig
 from portable.train.config import MuonConfig, TrainConfig
 from portable.train.next_token import next_token_loss
-from portable.train.objective import LossSum
+from portable.parallel.objective import LossSum
 from portable.train.trainer import DivergedError, StepResult, Trainer
 from tests.portable.train.support import (
     RowSource,

@@ -1,0 +1,40 @@
+"""A model's whole weights, out of whatever layout holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from portable.device.protocol import Device
+from portable.parallel.gather import gather_whole
+from portable.parallel.gradient import local
+from portable.parallel.mesh import Mesh
+from portable.parallel.placement import ParameterShard
+
+
+def whole_weights(
+    shards: Sequence[ParameterShard], mesh: Mesh, device: Device
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield every parameter of the model, whole, on the host of every rank, one at a time.
+
+    All ranks must call and go through to the end. The memory beyond the model's is one parameter's.
+    """
+    own = {shard.name: shard for shard in shards}
+    stages = mesh.group("pp")
+    facts = {name: (shard.placement.shape, local(shard.parameter).dtype) for name, shard in own.items()}
+    told: set[str] = set()
+    for source, held in enumerate(stages.all_gather_object(facts) if stages.size > 1 else [facts]):
+        for name, (shape, dtype) in held.items():
+            if name in told:
+                continue
+            told.add(name)
+            if source == stages.rank:
+                shard = own[name]
+                whole = gather_whole(local(shard.parameter).detach(), shard.placement, mesh)
+            else:
+                whole = torch.empty(shape, dtype=dtype, device=local(shards[0].parameter).device)
+            if stages.size > 1:
+                whole = stages.broadcast(whole, source)
+            yield name, device.to_portable(whole).to("cpu", copy=True)
