@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from portable.collective.place import read_place
+from portable.config.alias import resolve_aliases
 from portable.config.explain import explain
 from portable.config.load import compose, to_dataclass
 from portable.config.override import is_override, options_first, resolve_auto
@@ -74,7 +75,9 @@ def launch(verb: str, arguments: list[str]) -> int:
     register_schemas()
     join_search_path()
     wants_help = any(word in ("-h", "--help") for word in arguments)
-    words = arguments if wants_help else options_first(resolve_auto(arguments, detect_hardware))
+    words = (
+        arguments if wants_help else options_first(resolve_auto(resolve_aliases(arguments), detect_hardware))
+    )
     sys.argv = [f"portable {verb}", *words]
     # Hydra prints and exits on errors unless told to raise them; the user's --debug decides what is shown.
     os.environ["HYDRA_FULL_ERROR"] = "1"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from portable.config.alias import resolve_aliases
 from portable.config.explain import explain
 from portable.config.search_path import conf_dir, join_search_path
 from portable.config.store import SCHEMAS, register_schemas
@@ -30,7 +31,7 @@ def compose(verb: str, overrides: Sequence[str] = (), config_dir: Path | None = 
     search = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir is not None else []
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3", job_name=verb):
         try:
-            return hydra.compose(verb, overrides=[*search, *overrides])
+            return hydra.compose(verb, overrides=[*search, *resolve_aliases(overrides)])
         except (HydraException, OmegaConfBaseException) as error:
             raise explain(error, hydra.compose(verb)) from error
 

@@ -81,7 +81,7 @@ class DdpConfig(StrategyConfig):
 
 @dataclass(kw_only=True, slots=True)
 class ZeroConfig(StrategyConfig):
-    """Replicate the parameters that compute; divide optimiser state (``zero1``), gradients too (``zero2``)."""
+    """Replicate parameters; divide optimiser state (``zero1``), and gradients too (``zero2``)."""
 
     name: str = MISSING
     bucket_mb: int = 25
@@ -89,7 +89,7 @@ class ZeroConfig(StrategyConfig):
 
 @dataclass(kw_only=True, slots=True)
 class FsdpConfig(StrategyConfig):
-    """Shard parameters, gradients and optimiser state (FSDP2, ZeRO-3); ``hsdp`` has replicas of the shards."""
+    """Shard parameters, gradients, optimiser state (FSDP2, ZeRO-3); ``hsdp`` has replicas of shards."""
 
     name: str = "fsdp"
     reshard_after_forward: bool = True

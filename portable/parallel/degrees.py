@@ -46,8 +46,8 @@ def _data_degrees(config: ParallelConfig, strategy: str, ranks: int) -> dict[str
     for axis, degree in asked.items():
         if degree > 1 and axis not in uses:
             raise ConfigError(
-                f"parallel.{_FIELDS[axis]}={degree} means nothing to strategy={strategy}; leave it at -1 or use "
-                f"{'strategy=fsdp, hsdp, zero1 or zero2' if axis == 'fsdp' else 'strategy=ddp or hsdp'}"
+                f"parallel.{_FIELDS[axis]}={degree} means nothing to strategy={strategy}; leave it at -1, or "
+                f"use {'strategy=fsdp, hsdp, zero1 or zero2' if axis == 'fsdp' else 'strategy=ddp or hsdp'}"
             )
     if not uses:
         if ranks > 1:
@@ -72,7 +72,7 @@ def _data_degrees(config: ParallelConfig, strategy: str, ranks: int) -> dict[str
         )
     if strategy == "hsdp" and min(degrees.values()) < 2:
         raise ConfigError(
-            f"strategy=hsdp shards over {degrees['fsdp']} ranks and replicates over {degrees['dp']}, and both "
-            "must be 2 or more; set parallel.data_parallel_replicate_degree, or use strategy=fsdp"
+            f"strategy=hsdp shards over {degrees['fsdp']} ranks and replicates over {degrees['dp']}, and "
+            "both must be 2 or more; set parallel.data_parallel_replicate_degree, or use strategy=fsdp"
         )
     return degrees

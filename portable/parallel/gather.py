@@ -10,7 +10,7 @@ from portable.parallel.placement import Placement
 
 
 def gather_whole(local: Tensor, placement: Placement, mesh: Mesh) -> Tensor:
-    """Return the whole of a tensor on every rank that holds a part of it, to the bit; undo the inner cuts first.
+    """Return the whole of a tensor, to the bit, on every rank that holds a part; undo the inner cuts first.
 
     All ranks of the axes that cut it must call. Without cuts it is ``local`` itself.
     """

@@ -24,7 +24,7 @@ class Mesh:
     def __init__(self, layout: Layout, world: Group, torch_type: str) -> None:
         if layout.world_size != world.size:
             raise ConfigError(
-                f"the layout {layout} needs {layout.world_size} processes, but here {world.size} are"
+                f"the layout {layout} needs {layout.world_size} processes, but there are {world.size}"
             )
         self.layout = layout
         self.world = world
@@ -41,7 +41,8 @@ class Mesh:
         """Return the group of the ranks that differ from this one on ``axis`` only."""
         if axis not in self._groups:
             raise ConfigError(
-                f"the mesh has no axis '{axis}'.{did_you_mean(axis, self._groups)} Axes: {', '.join(self._groups)}"
+                f"the mesh has no axis '{axis}'.{did_you_mean(axis, self._groups)} "
+                f"Axes: {', '.join(self._groups)}"
             )
         return self._groups[axis]
 
@@ -54,7 +55,7 @@ class Mesh:
         return self.group(axis).rank
 
     def fold(self, axis: str, names: Sequence[str], sizes: Sequence[int]) -> None:
-        """Give ``axis`` an inner grid: rank i of it stands at the coordinates of i, last of ``names`` fastest.
+        """Give ``axis`` an inner grid: rank i of it stands at the coordinates of i, the last fastest.
 
         Each name becomes an axis of its own. All ranks of the world must call. A name that stands is kept.
         Raises: ConfigError if the sizes do not multiply to that of the axis.

@@ -18,8 +18,8 @@ from portable.parallel.gradient import local
 from portable.parallel.objective import LossSum, Objective
 from portable.parallel.placement import Placement, Placements
 from portable.parallel.runtime import Runtime
-from portable.parallel.strategy import Strategy
 from portable.parallel.strategies.native import named_parameters
+from portable.parallel.strategy import Strategy
 from portable.parallel.whole import whole_weights
 
 Fill = Callable[[str], Tensor]

@@ -33,7 +33,7 @@ class StepOptimizer(Protocol):
         ...
 
     def state_of(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        """Return what a checkpoint keeps of a parameter's state, this rank's part; the tensors may be copies."""
+        """Return what a checkpoint keeps of a parameter's state, this rank's part; it may be a copy."""
         ...
 
     def load_state_of(self, parameter: nn.Parameter, state: dict[str, Tensor]) -> None:
@@ -61,7 +61,7 @@ class Strategy(Protocol):
 
     @property
     def wraps_meta(self) -> bool:
-        """Whether ``wrap`` takes parts on the meta device; they are given memory after it then, else before."""
+        """Whether ``wrap`` takes parts on the meta device; they get memory after it then, else before."""
         ...
 
     @property

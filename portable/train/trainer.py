@@ -167,8 +167,8 @@ class Trainer:
         readers = self.runtime.readers
         if readers.sum_scalar(len(batches)) != len(batches) * readers.size:
             raise CollectiveError(
-                f"rank {self.runtime.group.rank} has {len(batches)} micro-batches in step {self.step + 1}, others have "
-                "another number; a source must hand every rank equally many"
+                f"rank {self.runtime.group.rank} has {len(batches)} micro-batches in step "
+                f"{self.step + 1}, others have another number; a source must hand every rank equally many"
             )
         num_terms = readers.sum_scalar(sum(batch.num_terms for batch in batches))
         if num_terms <= 0:

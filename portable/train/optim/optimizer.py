@@ -63,8 +63,8 @@ class Optimizer:
                         continue
                     if not isinstance(part, Prepares):
                         raise ConfigError(
-                            f"the optimiser {type(part).__name__} has no method prepare(parameter), so its state "
-                            "cannot be saved or loaded before it has stepped; add one, or use optim=adamw"
+                            f"the optimiser {type(part).__name__} has no method prepare(parameter), so its "
+                            "state cannot be saved before it has stepped; add one, or use optim=adamw"
                         )
                     part.prepare(parameter)
 
