@@ -11,9 +11,9 @@ import torch_npu
 
 from backends.ascend.capability import arch_of, capability_of
 from backends.torch_device.device import TorchDevice
-from backends.torch_device.software import engine_reasons, package_version, strategy_reasons
+from backends.torch_device.software import engine_reasons, package_version
 from portable.core.errors import CapabilityError
-from portable.device.capability import Capability
+from portable.device.capability import Capability, strategy_reasons
 
 DETERMINISTIC = "HCCL_DETERMINISTIC"
 _ENGINES = {"vllm": ("vllm", "vllm_ascend"), "lmdeploy": ("lmdeploy", "dlinfer")}

@@ -8,7 +8,15 @@ import shutil
 import torch
 
 from backends.cpu.processor import COMMUNICATOR
-from portable.device.capability import DTYPES, AttentionAbility, Capability, Feature, Role, Support
+from portable.device.capability import (
+    DTYPES,
+    AttentionAbility,
+    Capability,
+    Feature,
+    Role,
+    Support,
+    strategy_reasons,
+)
 
 _NATIVE, _EMULATED, _NONE = Support.native, Support.emulated, Support.none
 _ACCELERATORS_ONLY = "{name} runs on accelerators only here; use engine=native or engine=hf on a CPU"
@@ -49,7 +57,7 @@ def cpu_capability(arch: str) -> Capability:
         ),
         compile_backends=("inductor",) if has_compiler() else (),
         attention=_attention(),
-        strategies={"single": "", "ddp": no_peers, "fsdp": no_peers},
+        strategies=strategy_reasons(no_peers),
         engines={
             "native": "",
             "hf": "",

@@ -9,9 +9,9 @@ import torch
 
 from backends.cuda.capability import arch_of, capability_of
 from backends.torch_device.device import TorchDevice
-from backends.torch_device.software import engine_reasons, has_package, strategy_reasons
+from backends.torch_device.software import engine_reasons, has_package
 from portable.core.errors import CapabilityError
-from portable.device.capability import Capability
+from portable.device.capability import Capability, strategy_reasons
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 # The two settings with which cuBLAS keeps the order of its sums: its documentation, "reproducibility".

@@ -8,8 +8,8 @@ import torch
 
 from backends.rocm.capability import capability_of
 from backends.torch_device.device import TorchDevice
-from backends.torch_device.software import engine_reasons, has_package, strategy_reasons
-from portable.device.capability import Capability
+from backends.torch_device.software import engine_reasons, has_package
+from portable.device.capability import Capability, strategy_reasons
 
 _NO_LMDEPLOY = "LMDeploy names no AMD GPUs among its platforms; use engine=vllm, engine=native or engine=hf"
 

@@ -11,7 +11,15 @@ import yaml
 
 from portable.config.search_path import conf_dir, plugin_conf_dirs
 from portable.core.errors import ConfigError, did_you_mean
-from portable.device.capability import DTYPES, AttentionAbility, Capability, Feature, Role, Support
+from portable.device.capability import (
+    DTYPES,
+    AttentionAbility,
+    Capability,
+    Feature,
+    Role,
+    Support,
+    strategy_reasons,
+)
 
 _NATIVE, _EMULATED, _NONE = Support.native, Support.emulated, Support.none
 _EIGHT_BIT_FLOATS = ("fp8_e4m3", "fp8_e5m2")
@@ -44,7 +52,7 @@ def sim_capability(arch: str, communicator: str) -> Capability:
         reduce_ops=dict.fromkeys(("sum", "mean", "max", "min", "product", "premul_sum"), _NATIVE),
         collectives=dict.fromkeys(COLLECTIVES, _NATIVE),
         features=(Feature.async_copy, Feature.pinned_memory),
-        strategies={"single": "", "ddp": "", "fsdp": ""},
+        strategies=strategy_reasons(""),
         engines={
             "native": "",
             "hf": "",

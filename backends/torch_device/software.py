@@ -60,11 +60,6 @@ def package_version(name: str) -> str | None:
         return None
 
 
-def strategy_reasons(no_peers: str) -> dict[str, str]:
-    """Return "" for each usable strategy, else why not: ``no_peers`` says why processes cannot talk."""
-    return {"single": "", "ddp": no_peers, "fsdp": no_peers}
-
-
 def engine_reasons(
     needs: dict[str, tuple[str, ...]], refused: dict[str, str] | None = None
 ) -> dict[str, str]:

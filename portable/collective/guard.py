@@ -154,16 +154,20 @@ class Guard:
                 f"{call.number}, for not all ranks make the same: {error}"
             ) from error
 
-    @contextlib.contextmanager
-    def pair(self, text: str, peers: Sequence[int]) -> Generator[None]:
-        """Surround a call that only this rank and ``peers`` make, each named once a message."""
+    def number_pairs(self, text: str, peers: Sequence[int]) -> Call:
+        """Return a call that only this rank and ``peers`` make, each named once a message."""
         self._open_side()
         own = self.ranks[self.rank]
         numbers: dict[int, tuple[str, int]] = {}
         for peer in map(self.ranks.__getitem__, peers):
             key = f"{self.axis} {min(own, peer)}-{max(own, peer)}"
             numbers[peer] = key, self._watch.enter(key, text)
-        call = Call(self.axis, 0, text, (own, *numbers), numbers)
+        return Call(self.axis, 0, text, (own, *numbers), numbers)
+
+    @contextlib.contextmanager
+    def pair(self, call: Call) -> Generator[None]:
+        """Surround such a call, or a part of it: its beginning, its end."""
+        self._open_side()
         try:
             with self._followed(call):
                 yield

@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
+class NothingUnderWay:
+    """An exchange with nobody."""
+
+    def wait(self) -> list[Tensor]:
+        """Return nothing."""
+        return []
+
+
 class LocalGroup:
     """Collectives over one rank; each returns a copy, as a real group does, and refuses what one refuses."""
 
@@ -106,6 +114,13 @@ class LocalGroup:
         for _, peer in (*sends, *receives):
             check_peer(peer, self, other=True)
         return []
+
+    def begin_exchange(
+        self, sends: Sequence[tuple[Tensor, int]], receives: Sequence[tuple[Tensor, int]]
+    ) -> NothingUnderWay:
+        """Return the end of nothing. Raises: ShapeError for any peer."""
+        self.exchange(sends, receives)
+        return NothingUnderWay()
 
     def sum_scalar(self, value: float) -> float:
         """Return the value."""

@@ -53,6 +53,14 @@ class Collective(Enum):
     send_recv = "send_recv"
 
 
+class Exchange(Protocol):
+    """Tensors on their way between ranks."""
+
+    def wait(self) -> list[Tensor]:
+        """Return what was received, once it is there; on a device that works on its own the host goes on."""
+        ...
+
+
 class Group(Protocol):
     """Ranks ``0 .. size - 1``; this process is ``rank``."""
 
@@ -165,6 +173,15 @@ class Group(Protocol):
 
         ``sends`` holds (tensor, target), ``receives`` (tensor of the shape expected, source); between two
         ranks the n-th sent is the n-th received. Only the ranks named need to call.
+        """
+        ...
+
+    def begin_exchange(
+        self, sends: Sequence[tuple[Tensor, int]], receives: Sequence[tuple[Tensor, int]]
+    ) -> Exchange:
+        """Begin what ``exchange`` does, and return at once; tensors sent must not change before the end.
+
+        Every begun exchange must be waited for. Ranks begin the exchanges that they share in one order.
         """
         ...
 

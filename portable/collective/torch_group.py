@@ -28,7 +28,7 @@ from portable.collective.node import NodeGroups, node_parts
 from portable.collective.protocol import WORLD_AXIS, Collective, ReduceOp
 from portable.collective.resolve import Reduction, resolve
 from portable.collective.transport import HOST_TRANSPORT, Transport
-from portable.collective.watch import Watch
+from portable.collective.watch import Call, Watch
 from portable.core.errors import CapabilityError, CollectiveError, ShapeError
 from portable.device.capability import Capability
 
@@ -101,6 +101,25 @@ def join_world(
         )
     world = World(capability, name, place, watch, device.new_event, check_calls)
     return TorchGroup(world, data, control, WORLD_AXIS, tuple(range(place.world_size)))
+
+
+class TorchExchange:
+    """Tensors on their way; what is sent is held until the end."""
+
+    def __init__(
+        self, guard: Guard, call: Call, works: list[dist.Work], results: list[Tensor], sent: list[Tensor]
+    ) -> None:
+        self._guard, self._call = guard, call
+        self._works, self._results, self._sent = works, results, sent
+
+    def wait(self) -> list[Tensor]:
+        """Return what was received. A second call returns the same."""
+        if self._works:
+            with self._guard.pair(self._call):
+                for work in self._works:
+                    work.wait()
+            self._works, self._sent = [], []
+        return self._results
 
 
 class TorchGroup:
@@ -247,12 +266,21 @@ class TorchGroup:
         self, sends: Sequence[tuple[Tensor, int]], receives: Sequence[tuple[Tensor, int]]
     ) -> list[Tensor]:
         """Send to and receive from several ranks at once, whatever the order of the lists."""
+        return self.begin_exchange(sends, receives).wait()
+
+    def begin_exchange(
+        self, sends: Sequence[tuple[Tensor, int]], receives: Sequence[tuple[Tensor, int]]
+    ) -> TorchExchange:
+        """Begin the same, and return at once; ``wait`` on what is returned ends it."""
         tensors, peers = zip(*sends, *receives, strict=True) if sends or receives else ((), ())
-        with self._exchanging(f"exchange with {sorted(set(peers))}", tensors, peers):
-            landed = [(self._pack(like, 1, copy=True), source) for like, source in receives]
-            self._transport.exchange([(self._pack(tensor, 1), target) for tensor, target in sends], landed)
-            pairs = zip(landed, receives, strict=True)
-            return [_unpack(rows, like, like.shape) for (rows, _), (like, _) in pairs]
+        call = self._number_pairs(f"exchange with {sorted(set(peers))}", tensors, peers)
+        outgoing = [(self._pack(tensor, 1), target) for tensor, target in sends]
+        landed = [(self._pack(like, 1, copy=True), source) for like, source in receives]
+        with self._guard.pair(call):
+            works = self._transport.begin_exchange(outgoing, landed)
+        pairs = zip(landed, receives, strict=True)
+        results = [_unpack(rows, like, like.shape) for (rows, _), (like, _) in pairs]
+        return TorchExchange(self._guard, call, works, results, [rows for rows, _ in outgoing])
 
     def sum_scalar(self, value: float) -> float:
         """Add a host number over ranks, in float64 and in rank order; the device does not wait."""
@@ -361,11 +389,14 @@ class TorchGroup:
     def _exchanging(
         self, text: str, tensors: Sequence[Tensor], peers: Sequence[int]
     ) -> AbstractContextManager[None]:
+        return self._guard.pair(self._number_pairs(text, tensors, peers))
+
+    def _number_pairs(self, text: str, tensors: Sequence[Tensor], peers: Sequence[int]) -> Call:
         for tensor in tensors:
             self._refuse(Collective.send_recv, tensor)
         for peer in peers:
             check_peer(peer, self, other=True)
-        return self._guard.pair(text, peers)
+        return self._guard.number_pairs(text, peers)
 
     def _refuse(self, collective: Collective, tensor: Tensor) -> None:
         reason = self._plan.refused.get(collective) or self._plan.refused.get(tensor.dtype)

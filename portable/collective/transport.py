@@ -95,11 +95,17 @@ class Transport:
         return tensor
 
     def exchange(self, sends: Sequence[tuple[Tensor, int]], receives: Sequence[tuple[Tensor, int]]) -> None:
-        """Send and fill tensors at once. Torch groups these itself, where the transport can group."""
+        """Send and fill tensors at once."""
+        for work in self.begin_exchange(sends, receives):
+            work.wait()
+
+    def begin_exchange(
+        self, sends: Sequence[tuple[Tensor, int]], receives: Sequence[tuple[Tensor, int]]
+    ) -> list[dist.Work]:
+        """Begin the same. Torch groups these itself, where the transport can group."""
         calls = [dist.P2POp(dist.irecv, into, group=self.group, group_peer=peer) for into, peer in receives]
         calls += [dist.P2POp(dist.isend, out, group=self.group, group_peer=peer) for out, peer in sends]
-        for work in dist.batch_isend_irecv(calls) if calls else ():
-            work.wait()
+        return dist.batch_isend_irecv(calls) if calls else []
 
 
 class StandIn:

@@ -34,6 +34,7 @@ SCHEMAS = (
     Schema("base_lmdeploy_engine", "portable.engine.config:LmdeployEngineConfig", "engine"),
     Schema("base_model", "portable.model.config:ModelConfig", "model"),
     Schema("base_adamw", "portable.train.config:AdamWConfig", "optim"),
+    Schema("base_adamw8bit", "portable.train.config:AdamW8bitConfig", "optim"),
     Schema("base_muon", "portable.train.config:MuonConfig", "optim"),
     Schema("base_schedule", "portable.train.config:ScheduleConfig", "schedule"),
     Schema("base_extractive_teacher", "portable.synth.teacher.config:ExtractiveTeacherConfig", "teacher"),

@@ -62,9 +62,11 @@ class TokenizerConfig:
     """A byte-level BPE. ``vocab_size`` counts everything: special tokens, the 256 bytes and the merges.
 
     A pair must occur ``min_frequency`` times to be merged. ``model_max_length`` is only written down for
-    readers of the tokenizer folder.
+    readers of the tokenizer folder. ``path`` is a tokenizer folder to take instead of learning one, so that
+    several corpora can be mixed; the other settings then say nothing.
     """
 
+    path: str = ""
     vocab_size: int = 4096
     min_frequency: int = 2
     model_max_length: int = 512

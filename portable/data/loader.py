@@ -9,7 +9,7 @@ Shapes: B rows, T tokens a row, S segments, D documents.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -89,7 +89,7 @@ class PackedTokenSource:
         self.seed = seed
         self.document_mask = document_mask
         self.next_sample = 0
-        self._stream = _DocumentStream(shards, seed)
+        self._stream = DocumentStream(shards, seed)
 
     def next_batches(self) -> Sequence[Batch]:
         """Return this rank's micro-batches of the next optimiser step."""
@@ -105,7 +105,7 @@ class PackedTokenSource:
         """Go to a position. Raises: ConfigError if it is one in another stream (seed, seq_len or data
         differ).
         """
-        _check_identity(self._identity(), state)
+        check_identity(self._identity(), state)
         self.next_sample = int(state["next_sample"])
 
     def _identity(self) -> dict[str, int]:
@@ -113,7 +113,7 @@ class PackedTokenSource:
 
     def _batch(self, samples: range) -> Batch:
         rows = [self._stream.window(sample * self.seq_len, self.seq_len + 1) for sample in samples]
-        return _packed_batch(rows, self.document_mask)
+        return packed_batch(rows, self.document_mask)
 
 
 class IndexedSource(Generic[Row]):
@@ -160,7 +160,7 @@ class IndexedSource(Generic[Row]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a position. Raises: ConfigError if it is one in another list (seed or row count differ)."""
-        _check_identity(self._identity(), state)
+        check_identity(self._identity(), state)
         self.next_sample = int(state["next_sample"])
 
     def _identity(self) -> dict[str, int]:
@@ -168,8 +168,8 @@ class IndexedSource(Generic[Row]):
 
 
 @dataclass(frozen=True, slots=True)
-class _Window:
-    """Consecutive tokens of a stream; ``starts`` are the places in it where a document begins."""
+class Window:
+    """Consecutive tokens of a stream; ``starts`` are the places in them where a document begins."""
 
     ids: IntArray
     starts: list[int]
@@ -193,7 +193,7 @@ class _Orders:
         return self._cache[epoch]
 
 
-class _DocumentStream:
+class DocumentStream:
     """The documents of all epochs, end to end; addressed by token position from 0 on without limit."""
 
     def __init__(self, shards: TokenShards, seed: int) -> None:
@@ -202,7 +202,7 @@ class _DocumentStream:
         self._orders = _Orders(shards.num_documents, seed)
         self._ends: dict[int, IntArray] = {}
 
-    def window(self, start: int, length: int) -> _Window:
+    def window(self, start: int, length: int) -> Window:
         """Return ``length`` tokens from position ``start``."""
         ids = np.empty(length, dtype=np.int64)
         starts: list[int] = []
@@ -210,7 +210,7 @@ class _DocumentStream:
         while filled < length:
             epoch, offset = divmod(start + filled, self.num_tokens)
             filled += self._copy_epoch(epoch, offset, ids, filled, starts)
-        return _Window(ids, starts)
+        return Window(ids, starts)
 
     def _copy_epoch(self, epoch: int, offset: int, ids: IntArray, filled: int, starts: list[int]) -> int:
         """Copy from ``offset`` of one epoch into ``ids[filled:]`` as far as both reach; return the count."""
@@ -236,7 +236,7 @@ class _DocumentStream:
         return self._ends[epoch]
 
 
-def _packed_batch(rows: Sequence[_Window], document_mask: bool) -> Batch:
+def packed_batch(rows: Sequence[Window], document_mask: bool) -> Batch:
     """Shift the windows into inputs and targets, and mark where segments begin.
 
     With ``document_mask`` the end-of-text token before a document opens its segment: it is what the
@@ -263,8 +263,14 @@ def _packed_batch(rows: Sequence[_Window], document_mask: bool) -> Batch:
     )
 
 
-def _check_identity(own: dict[str, int], state: dict[str, Any]) -> None:  # Any: the protocol's type
+def check_identity(own: Mapping[str, Any], state: Mapping[str, Any]) -> None:  # Any: the protocol's type
+    """Raise ConfigError unless the position ``state`` is one in the stream that ``own`` identifies."""
     for name, value in own.items():
+        if name not in state:
+            raise ConfigError(
+                f"the checkpoint's data position is one in another kind of data: it has no {name}; resume "
+                "with the data of that run (one corpus, or the same mixture), or start in another folder"
+            )
         if state[name] != value:
             raise ConfigError(
                 f"the checkpoint's data position belongs to {name}={state[name]}, but here {name}={value}; "

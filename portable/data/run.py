@@ -28,6 +28,7 @@ from portable.data.op.build import build_ops
 from portable.data.pack import pack_documents
 from portable.data.shard import TokenShards
 from portable.data.tokenizer import train_tokenizer
+from portable.model.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ def run_data(config: DataConfig, workspace: Workspace) -> Artefact:
     """
     root = workspace.dir
     ops = build_ops(config.ops)
+    tokenizer = Tokenizer.load(Path(config.tokenizer.path)) if config.tokenizer.path else None
     _clear(root)
     quarantine = QuarantineFile(root / QUARANTINE, strict=config.strict)
     sifted, steps = sift_documents(config, ops, quarantine, root / WORK, root / REJECTED)
@@ -56,8 +58,10 @@ def run_data(config: DataConfig, workspace: Workspace) -> Artefact:
         write_selection(sifted, selection, train, heldout)
     _write_funnel(workspace, [*steps, *selection.steps], quarantine.count)
 
-    logger.info("learning a tokenizer of %d tokens", config.tokenizer.vocab_size)
-    tokenizer = train_tokenizer((document.text for document in read_documents(train_file)), config.tokenizer)
+    if tokenizer is None:
+        logger.info("learning a tokenizer of %d tokens", config.tokenizer.vocab_size)
+        texts = (document.text for document in read_documents(train_file))
+        tokenizer = train_tokenizer(texts, config.tokenizer)
     tokenizer.save(root / "tokenizer")
     shards = {
         side: pack_documents(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from portable.core.record import Batch
 
@@ -26,3 +26,17 @@ class BatchSource(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None:  # Any: as in state_dict
         """Go to a position."""
         ...
+
+
+@runtime_checkable
+class ReportsMetrics(Protocol):
+    """A source with numbers to record beside the loss."""
+
+    def metrics(self) -> dict[str, float]:
+        """Return them as of what was handed out, the same on every rank."""
+        ...
+
+
+def source_metrics(source: BatchSource) -> dict[str, float]:
+    """Return what ``source`` has to report, which may be nothing."""
+    return source.metrics() if isinstance(source, ReportsMetrics) else {}

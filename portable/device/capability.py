@@ -161,6 +161,11 @@ class Capability:
         return "\n".join(lines)
 
 
+def strategy_reasons(no_peers: str) -> dict[str, str]:
+    """Return the strategies built in, "" for usable; ``no_peers`` says why processes cannot talk, if so."""
+    return {"single": "", **dict.fromkeys(("ddp", "zero1", "zero2", "zero3", "fsdp", "hsdp"), no_peers)}
+
+
 def _line(table: dict[str, Support]) -> str:
     by_support = {support: [name for name, found in table.items() if found is support] for support in Support}
     return "; ".join(f"{support.name} {', '.join(names)}" for support, names in by_support.items() if names)

@@ -7,7 +7,7 @@ from portable.job.schema import MachineConfig
 
 _INPUTS = {
     "data": ("source",),
-    "pretrain": ("data",),
+    "pretrain": ("data or mixture",),
     "synth": ("data",),
     "sft": ("model_path", "data"),
     "rl": ("model_path",),
@@ -22,7 +22,9 @@ _INPUTS = {
 def require_inputs(verb: str, job: MachineConfig) -> None:
     """Raise a ConfigError that names the first input of ``verb`` that was left empty."""
     given = {item.name: getattr(job, item.name) for item in fields(job)}
-    for name in _INPUTS[verb]:
-        if not given[name]:
+    for wanted in _INPUTS[verb]:
+        names = wanted.split(" or ")
+        if not any(given[name] for name in names):
+            name = names[0]
             example = f"+{name}.NAME=PATH" if isinstance(given[name], dict) else f"{name}=PATH"
             raise ConfigError(f"portable {verb} needs '{name}', which has no default; add {example}")

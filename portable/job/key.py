@@ -54,7 +54,7 @@ def stage_key(
     """Return the 64 hex digits that name the result of ``stage``."""
     content = {
         "verb": stage.verb,
-        "config": _plain(_substitute(config, {name: artefact.digest for name, artefact in made.items()})),
+        "config": plain(_substitute(config, {name: artefact.digest for name, artefact in made.items()})),
         "machine": _machine(stage, machine),
         "code": code_digest(stage.code),
         "source": source_identity(config) if isinstance(config, DataConfig) else None,
@@ -86,7 +86,7 @@ def _machine(stage: Stage, machine: MachineConfig) -> dict[str, Any]:  # Any: JS
     }
     if "engine" in stage.needs:
         parts["engine"] = machine.engine
-    return _plain(parts)
+    return plain(parts)
 
 
 def _substitute(config: Any, names: Mapping[str, str]) -> Any:  # Any: a config or a value inside it
@@ -110,13 +110,14 @@ def _substitute(config: Any, names: Mapping[str, str]) -> Any:  # Any: a config 
     return config
 
 
-def _plain(value: Any) -> Any:  # Any: a config's value in, a JSON value out
+def plain(value: Any) -> Any:  # Any: a config's value in, a JSON value out
+    """Return a config as JSON values."""
     if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
+        return plain(asdict(value))
     if isinstance(value, Enum):
         return value.name
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value

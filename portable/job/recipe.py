@@ -18,7 +18,7 @@ from portable.core.errors import ArtefactError, ConfigError
 from portable.core.storage import read_json, write_json
 from portable.core.text import format_bytes, format_seconds
 from portable.core.workspace import Workspace
-from portable.job.key import references, resolve, stage_key
+from portable.job.key import plain, references, resolve, stage_key
 from portable.job.lock import exclusive
 from portable.job.machine import Machine
 from portable.job.meter import Meter
@@ -135,7 +135,7 @@ def _make(
     spent = (
         read_json(folder / _COST) if (folder / _COST).is_file() else {"time_s": 0.0, "peak_memory_bytes": 0}
     )
-    sinks = open_sinks(folder)
+    sinks = open_sinks(folder, machine.config.metrics, plain(config))
     meter = Meter()
     try:
         with meter:

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from portable.core.errors import ConfigError, StorageError
 from portable.core.log import log_to_file, stop_logging_to
 from portable.core.registry import load_target
@@ -67,7 +69,7 @@ def run_job(
         environment = record_environment(folder, job.hardware.backend, command)
         if isinstance(job, RunJob):
             return _run_recipe(job, machine, folder, config_text, environment, show_progress)
-        sinks = open_sinks(folder)
+        sinks = open_sinks(folder, job.metrics, yaml.safe_load(config_text) or {})
         try:
             artefact = stage_of(verb)(job, machine, Workspace(folder, sinks, show_progress))
             machine.end_stage(folder)

@@ -9,6 +9,7 @@ from portable.engine.config import EngineConfig
 from portable.engine.serve_config import ChatConfig, ServeConfig
 from portable.eval.config import EvalConfig
 from portable.hardware.spec import HardwareConfig, SimConfig
+from portable.job.sinks import MetricsConfig
 from portable.kernel.config import KernelConfig
 from portable.model.export_config import ExportConfig
 from portable.parallel.config import CommunicatorConfig, ParallelConfig, PrecisionConfig, StrategyConfig
@@ -36,6 +37,7 @@ class MachineConfig:
     communicator: CommunicatorConfig = field(default_factory=CommunicatorConfig)
     kernel: KernelConfig = field(default_factory=KernelConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
     deterministic: bool = False
     dry_run: bool = False
     output_dir: str | None = None

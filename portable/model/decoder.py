@@ -1,44 +1,27 @@
-"""A decoder-only transformer of the Llama and Qwen3 kind.
+"""A decoder-only transformer: Llama, Qwen2, Qwen3, Mixtral, Qwen3-MoE, DeepSeek-V3, by its config.
 
 Shapes: B rows, T tokens, D hidden, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from portable.core.errors import ShapeError
+from portable.kernel.entry import Kernel
 from portable.kernel.registry import KernelSet
-from portable.model.attention import Attention
+from portable.model.auxiliary import Auxiliary
+from portable.model.block import Block
 from portable.model.cache import KvCache
-from portable.model.config import ModelConfig
-from portable.model.mlp import Mlp
-from portable.model.norm import AddRmsNorm, RmsNorm
+from portable.model.config import ModelConfig, MtpConfig
+from portable.model.mtp import MtpDepth, shift_targets
+from portable.model.norm import RmsNorm
 from portable.model.rope import RotaryTable
-
-
-class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
-
-    def __init__(self, config: ModelConfig, kernels: KernelSet, layer: int) -> None:
-        super().__init__()
-        self.input_norm = RmsNorm(config.hidden_size, config.rms_norm_eps, kernels)
-        self.attention = Attention(config, kernels, layer)
-        self.post_norm = AddRmsNorm(config.hidden_size, config.rms_norm_eps, kernels)
-        self.mlp = Mlp(config, kernels)
-
-    def forward(
-        self,
-        x_BTD: Tensor,
-        rotary: tuple[Tensor, Tensor],
-        cu_seqlens: Tensor | None = None,
-        cache: KvCache | None = None,
-    ) -> Tensor:
-        """Return the next hidden states, (B, T, D)."""
-        mixed_BTD = self.attention(self.input_norm(x_BTD), rotary, cu_seqlens, cache)
-        normed_BTD, x_BTD = self.post_norm(mixed_BTD, x_BTD)
-        return x_BTD + self.mlp(normed_BTD)
+from portable.model.z_loss import target_logits, z_loss
 
 
 class Decoder(nn.Module):
@@ -46,23 +29,45 @@ class Decoder(nn.Module):
 
     Wrappers (data parallel, sharding) hook ``forward`` only, so training goes through it to the very
     log-probabilities: the head's weight may be whole only inside.
+
+    A pipeline stage is a decoder with only some of the blocks. Unless it is ``first`` it takes hidden states
+    in place of ids, and unless it is ``last`` it returns what the blocks did; what it does not use may be
+    None. The last stage keeps ``embed`` if its head is tied, or for multi-token prediction.
+
+    In training, losses beside the main one (experts' balance, multi-token prediction, ``z_loss_coef`` times
+    the square of the head's log-normaliser) hang on hidden states, see ``auxiliary``.
     """
+
+    embed: nn.Embedding | None
+    norm: RmsNorm | None
+    head: nn.Linear | None
 
     def __init__(self, config: ModelConfig, kernels: KernelSet) -> None:
         super().__init__()
         self.config = config
+        self.first = self.last = True
+        self.auxiliary = Auxiliary()
+        self.z_loss_coef = 0.0
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.blocks = nn.ModuleList(Block(config, kernels, layer) for layer in range(config.num_layers))
+        self.blocks = self._layers(Block, kernels, 0, config.num_layers)
         self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps, kernels)
         self.head = (
             None if config.tie_embeddings else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         )
-        self._rotary = RotaryTable(config.head_dim, config.rope)
-        self._token_log_probs = kernels.pick("token_log_probs", vocab_size=config.vocab_size)
+        self.mtp = self._layers(
+            MtpDepth, kernels, config.num_layers, config.mtp.num_layers if config.mtp else 0
+        )
+        interleave = config.mla is not None and config.mla.rope_interleave
+        self._rotary = RotaryTable(config.rotary_dim, config.rope, interleave=interleave)
+        self.log_probs: Kernel = kernels.pick("token_log_probs", vocab_size=config.vocab_size)
+        self.target_logits: Kernel = target_logits
+        # What brings hidden states to the head, where the ranks that divide it hold them in parts.
+        self.to_head: Callable[[Tensor], Tensor] = _as_they_are
+        self.shift_targets: Callable[[Tensor, Tensor | None], Tensor] = shift_targets
 
     def forward(
         self,
-        input_ids_BT: Tensor,
+        inputs: Tensor,
         position_ids_BT: Tensor,
         cu_seqlens: Tensor | None = None,
         targets: Tensor | None = None,
@@ -72,28 +77,39 @@ class Decoder(nn.Module):
         """Return hidden_BTD after the final norm, or with ``targets`` (B, T) their log-probabilities (B, T),
         float32.
 
-        ``cu_seqlens`` (S + 1,) bounds the segments over the flattened tokens; None means each row is one.
-        Positions only set the rotation: they never decide who sees whom. With a ``cache``, the cache attends.
+        ``inputs`` are ids (B, T), or the hidden states (B, T, D) of the stage before. ``cu_seqlens`` (S + 1,)
+        bounds the segments over the flattened tokens; None means each row is one. Positions only set the
+        rotation: they never decide who sees whom. With a ``cache``, the cache attends.
 
         Raises: ShapeError if positions or targets have another shape than the ids.
         """
         for name, ids in (("position_ids", position_ids_BT), ("targets", targets)):
-            if ids is not None and ids.shape != input_ids_BT.shape:
+            # Hidden states of a stage before may be this rank's tokens only.
+            if ids is not None and inputs.ndim == 2 and ids.shape != inputs.shape:
                 raise ShapeError(
-                    f"decoder: {name} have shape {tuple(ids.shape)}, input_ids {tuple(input_ids_BT.shape)}; "
+                    f"decoder: {name} have shape {tuple(ids.shape)}, input_ids {tuple(inputs.shape)}; "
                     "they need one shape"
                 )
+        x_BTD = inputs if self.embed is None or not self.first else self.embed(inputs)
         rotary = self._rotary(position_ids_BT)
-        x_BTD = self.embed(input_ids_BT)
-        for block in self.blocks:
+        for block in self.blocks.values():
             x_BTD = block(x_BTD, rotary, cu_seqlens, cache)
+        if self.norm is None or not self.last:
+            return x_BTD
         hidden_BTD = self.norm(x_BTD)
-        return hidden_BTD if targets is None else self.token_log_probs(hidden_BTD, targets, temperature)
+        if targets is None:
+            return hidden_BTD
+        if self.config.mtp is not None and self._learns:
+            hidden_BTD = self._predict_further(self.config.mtp, hidden_BTD, rotary, cu_seqlens, targets)
+        return self.token_log_probs(hidden_BTD, targets, temperature)
 
     @property
     def head_weight_VD(self) -> Tensor:  # noqa: N802 - the suffix is the shape
         """The output matrix: the embedding's own where they are tied."""
-        return self.embed.weight if self.head is None else self.head.weight
+        matrix = self.head if self.head is not None else self.embed
+        if matrix is None:
+            raise ShapeError("this pipeline stage has no head; ask the last one")
+        return matrix.weight
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return (..., V) for hidden (..., D), in its number format."""
@@ -101,7 +117,48 @@ class Decoder(nn.Module):
 
     def token_log_probs(self, hidden_BTD: Tensor, targets_BT: Tensor, temperature: float = 1.0) -> Tensor:
         """Return log p(target) for each hidden state, (B, T), float32, without keeping logits."""
-        flat = self._token_log_probs(
-            hidden_BTD.flatten(0, -2), self.head_weight_VD, targets_BT.flatten(), temperature=temperature
+        hidden_ND, weight_VD = self.to_head(hidden_BTD).flatten(0, -2), self.head_weight_VD
+        targets_N = targets_BT.flatten()
+        log_probs_N = self.log_probs(hidden_ND, weight_VD, targets_N, temperature=temperature)
+        if self.z_loss_coef and self._learns:
+            logits_N = self.target_logits(hidden_ND, weight_VD, targets_N) / temperature
+            loss = self.z_loss_coef * z_loss(logits_N, log_probs_N, targets_N)
+            log_probs_N = self.auxiliary.attach(log_probs_N, "z_loss", loss)
+        return log_probs_N.view(targets_BT.shape)
+
+    @property
+    def _learns(self) -> bool:
+        return self.training and torch.is_grad_enabled()
+
+    def _layers(
+        self, kind: type[Block] | type[MtpDepth], kernels: KernelSet, first: int, count: int
+    ) -> nn.ModuleDict:
+        return nn.ModuleDict(
+            {str(index): kind(self.config, kernels, first + index, self.auxiliary) for index in range(count)}
         )
-        return flat.view(targets_BT.shape)
+
+    def _predict_further(
+        self,
+        config: MtpConfig,
+        hidden_BTD: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        cu_seqlens: Tensor | None,
+        targets_BT: Tensor,
+    ) -> Tensor:
+        """Hang on the hidden states the losses of the depths; depth k predicts k tokens beyond the target.
+
+        A token that is no target (``IGNORED``) is read as token 0: meant for texts that are learnt whole.
+        """
+        if self.embed is None:
+            raise ShapeError("multi-token prediction reads the next tokens; keep embed on the last stage")
+        x_BTD, loss = hidden_BTD, hidden_BTD.new_zeros((), dtype=torch.float32)
+        for depth in self.mtp.values():
+            x_BTD = depth(x_BTD, self.embed(targets_BT.clamp(min=0)), rotary, cu_seqlens)
+            targets_BT = self.shift_targets(targets_BT, cu_seqlens)
+            flat = self.to_head(x_BTD).flatten(0, -2), self.head_weight_VD, targets_BT.flatten()
+            loss = loss - self.log_probs(*flat, temperature=1.0).sum()
+        return self.auxiliary.attach(hidden_BTD, "mtp_loss", config.loss_coef / config.num_layers * loss)
+
+
+def _as_they_are(hidden_BTD: Tensor) -> Tensor:
+    return hidden_BTD

@@ -22,7 +22,7 @@ from portable.model.config import ModelConfig
 from portable.model.decoder import Decoder
 from portable.model.export_config import ExportConfig, ExportDtype
 from portable.model.flops import num_parameters
-from portable.model.hf_config import ARCHITECTURES
+from portable.model.hf_config import ARCHITECTURES, architecture
 from portable.model.tokenizer import Tokenizer
 from portable.model.weights import MODEL_FILES, load_model, save_model, weight_files
 
@@ -104,7 +104,7 @@ def run_export(config: ExportConfig, workspace: Workspace) -> Artefact:
         "parameters": num_parameters(shape),
         "max_logit_difference": difference,
         "dtype": dtype_name,
-        "architecture": ARCHITECTURES["qwen3" if shape.qk_norm else "llama"],
+        "architecture": ARCHITECTURES[architecture(shape)],
     }
     return seal(target, "model", payload, summary)
 
@@ -150,7 +150,7 @@ def check_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
 
 def model_card(config: ModelConfig, dtype: str, tolerance: float) -> str:
     """Return the text of the card. It holds no times and no paths: equal models have equal cards."""
-    kind = "qwen3" if config.qk_norm else "llama"
+    kind = architecture(config)
     parameters = num_parameters(config)
     return _CARD.format(
         kind=kind,

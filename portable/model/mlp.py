@@ -3,18 +3,17 @@
 from torch import Tensor, nn
 
 from portable.kernel.registry import KernelSet
-from portable.model.config import ModelConfig
 
 
 class Mlp(nn.Module):
     """down(silu(gate(x)) * up(x)). Source: Shazeer 2020, arXiv:2002.05202."""
 
-    def __init__(self, config: ModelConfig, kernels: KernelSet) -> None:
+    def __init__(self, hidden_size: int, intermediate_size: int, kernels: KernelSet) -> None:
         super().__init__()
-        self.gate = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-        self._swiglu = kernels.pick("swiglu", size=config.intermediate_size)
+        self.gate = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.up = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.down = nn.Linear(intermediate_size, hidden_size, bias=False)
+        self._swiglu = kernels.pick("swiglu", size=intermediate_size)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Return (B, T, D)."""

@@ -31,10 +31,13 @@ logger = logging.getLogger(__name__)
 STRATEGIES = Registry(
     "strategy",
     {
-        "single": "portable.parallel.strategies.single:SingleStrategy",
-        "ddp": "portable.parallel.strategies.ddp:DdpStrategy",
-        "fsdp": "portable.parallel.strategies.fsdp:FsdpStrategy",
+        "single": "portable.parallel.strategies.replicated:SingleStrategy",
+        "ddp": "portable.parallel.strategies.replicated:DdpStrategy",
+        "zero1": "portable.parallel.strategies.replicated:ZeroStrategy",
+        "zero2": "portable.parallel.strategies.replicated:ZeroStrategy",
         "zero3": "portable.parallel.strategies.fsdp:FsdpStrategy",
+        "fsdp": "portable.parallel.strategies.fsdp:FsdpStrategy",
+        "hsdp": "portable.parallel.strategies.fsdp:FsdpStrategy",
     },
     entry_group="portable.strategies",
 )

@@ -93,6 +93,7 @@ class FsdpConfig(StrategyConfig):
 
     name: str = "fsdp"
     reshard_after_forward: bool = True
+    num_prefetch_blocks: int = 1  # gathered ahead of the one that computes
 
 
 @dataclass(kw_only=True, slots=True)

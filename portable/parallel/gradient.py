@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import get_total_norm
 
 from portable.parallel.mesh import Mesh
 from portable.parallel.placement import ParameterShard
@@ -49,9 +49,10 @@ def clip_gradients(shards: Sequence[ParameterShard], mesh: Mesh, max_norm: float
     every rank. All ranks of the mesh call.
     """
     norm = gradient_norm(shards, mesh)
-    trained = [shard.parameter for shard in shards if shard.parameter.grad is not None]
-    if max_norm > 0 and trained:
-        clip_grads_with_norm_(trained, max_norm, norm)
+    gradients = [found for shard in shards if (found := local_gradient(shard)) is not None]
+    if max_norm > 0 and gradients:
+        # As torch's own, which takes no list of both sharded and plain gradients.
+        torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm
 
 

@@ -77,6 +77,17 @@ class Mesh:
             ]
             self._groups[name] = self._make(name, parts)
 
+    def tie(self, axis: str, over: str, places: Sequence[int]) -> None:
+        """Join the ranks at ``places`` along the axis ``over`` in an axis of their own; others are alone in
+        theirs. All ranks of the world must call. An axis that stands is kept.
+        """
+        if axis in self._groups:
+            return
+        self._groups[axis] = LocalGroup(axis)
+        for line in self.layout.parts(over):
+            joined = self.world.subgroup(axis, [line[place] for place in places])
+            self._groups[axis] = joined or self._groups[axis]
+
     def torch_mesh(self, *axes: str) -> DeviceMesh:
         """Return torch's mesh over the ranks that differ from this one on ``axes``, for torch's own wrappers.
 

@@ -6,107 +6,116 @@ precision, compilation, data strategy. A pass changes modules and notes in ``pla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from portable.core.record import Batch
+from portable.core.errors import ConfigError
+from portable.model.decoder import Decoder
+from portable.parallel.context.parallel import ContextParallel
+from portable.parallel.expert.apply import apply_expert_parallel
 from portable.parallel.gradient import local
-from portable.parallel.objective import LossSum, Objective
-from portable.parallel.placement import Placement, Placements
+from portable.parallel.pipeline.executor import Pipeline
+from portable.parallel.pipeline.schedule.select import Schedule, make_schedule
+from portable.parallel.pipeline.stage import split_into_stages
+from portable.parallel.placement import Extent, Placement, original_name
 from portable.parallel.runtime import Runtime
+from portable.parallel.shard_plan import DECODER, ShardPlan
+from portable.parallel.spread_model import Forward, SpreadModel
 from portable.parallel.strategies.native import named_parameters
 from portable.parallel.strategy import Strategy
-from portable.parallel.whole import whole_weights
+from portable.parallel.tensor.apply import apply_tensor_parallel
+from portable.parallel.tensor.check import TensorFacts, tensor_facts
 
-Fill = Callable[[str], Tensor]
-"""Returns the whole initial value of a parameter, on the host, the same on every rank."""
-Forward = Callable[[], AbstractContextManager[None]]
-
-
-class SpreadModel:
-    """What trains as one model on all ranks; called like the model that it was."""
-
-    def __init__(
-        self,
-        runtime: Runtime,
-        strategy: Strategy,
-        parts: list[nn.Module],
-        placements: Placements,
-        forward: Forward,
-    ) -> None:
-        self.runtime = runtime
-        self.strategy = strategy
-        self.parts = parts
-        self.placements = placements
-        self._forward = forward
-
-    @property
-    def training(self) -> bool:
-        """Whether the parts are in training mode."""
-        return self.parts[0].training
-
-    def train(self, mode: bool = True) -> None:
-        """Set the mode of all parts."""
-        for part in self.parts:
-            part.train(mode)
-
-    def eval(self) -> None:
-        """Leave training mode."""
-        self.train(mode=False)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:  # Any: what the model takes
-        """Run the model forward."""
-        return self.strategy.modules[0](*args, **kwargs)
-
-    def forward_backward(self, batches: Iterable[Batch], objective: Objective, scale: float) -> list[LossSum]:
-        """Run all micro-batches of a step; gradients are those of the summed loss × ``scale``, added over all
-        ranks. Returns each micro-batch's sums, which still have to be added over the axis ``data``.
-        """
-        sums: list[LossSum] = []
-        for batch, last in _mark_last(batches):
-            self.strategy.accumulate(last=last)
-            with self._forward():
-                loss_sum = objective(self.strategy.modules[0], batch)
-            self.strategy.backward(loss_sum.loss * scale)
-            # Kept as tensors: fetching a number here would let the host wait for the device.
-            sums.append(LossSum(loss_sum.loss.detach(), loss_sum.metrics))
-        self.strategy.reduce_gradients()
-        return sums
-
-    def whole_weights(self) -> dict[str, Tensor]:
-        """Return the whole trained weights on every rank's host; all ranks must call."""
-        return dict(whole_weights(self.strategy.holdings(), self.runtime.mesh, self.runtime.device))
+Fill = Callable[[str, tuple[int, ...], Extent], Tensor]
+"""Returns the part that lies in a box of the initial value of a parameter, by its name and whole shape."""
 
 
-def spread(model: nn.Module, runtime: Runtime, forward: Forward, *, fill: Fill | None = None) -> SpreadModel:
-    """Spread ``model``, whose weights rank 0 decides.
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How models of a kind divide: the table of their modules, and the sizes of this one."""
+
+    plan: ShardPlan
+    tensor: TensorFacts
+
+
+def spread(
+    model: nn.Module,
+    runtime: Runtime,
+    forward: Forward,
+    *,
+    fill: Fill | None = None,
+    family: Family | None = None,
+) -> SpreadModel:
+    """Spread ``model``, whose weights rank 0 decides; decoders of ours need no ``family``.
 
     A model on the meta device gets its weights from ``fill``, each rank its own part only.
+    Raises: ConfigError if the layout and the model do not go together.
     """
     if fill is None:
         model.to(runtime.torch_device)
         _agree(model, runtime)
+    mesh, config = runtime.mesh, runtime.parallel
+    family = family or _family_of(model, runtime)
     placements: dict[str, Placement] = {
         name: Placement(tuple(parameter.shape)) for name, parameter in named_parameters([model]).items()
     }
+    schedule: Schedule | None = None
     parts = [model]
+    if mesh.layout.pp > 1:
+        schedule = make_schedule(config)
+        layers = config.pipeline_parallel_layers_per_stage
+        parts = split_into_stages(model, schedule, mesh, layers, placements)
+    context = ContextParallel(mesh, config)
+    for part in parts if family is not None else ():
+        apply_tensor_parallel(part, family.plan, mesh, config, family.tensor, placements)
+        context.apply(part, family.plan, runtime.kernels)
+        apply_expert_parallel(part, family.plan, mesh, runtime.kernels, config, placements)
     strategy = runtime.new_strategy()
-    if fill is not None and not strategy.wraps_meta:
+    _wrap(strategy, parts, placements, runtime, fill)
+    pipeline = None if schedule is None else Pipeline(schedule, strategy, mesh, runtime.device, forward)
+    return SpreadModel(runtime, strategy, parts, placements, context, pipeline, forward)
+
+
+def _family_of(model: nn.Module, runtime: Runtime) -> Family | None:
+    if isinstance(model, Decoder):
+        return Family(DECODER, tensor_facts(model.config))
+    layout = runtime.mesh.layout
+    if max(layout.tp, layout.cp, layout.ep) > 1:
+        raise ConfigError(
+            f"nobody has said how a {type(model).__name__} divides, so layout {layout} cannot be; use data and "
+            "pipeline parallelism only, or give its family a ShardPlan"
+        )
+    return None
+
+
+def _wrap(
+    strategy: Strategy,
+    parts: list[nn.Module],
+    placements: dict[str, Placement],
+    runtime: Runtime,
+    fill: Fill | None,
+) -> None:
+    """Hand the parts to the strategy, and give those on the meta device memory and values."""
+    if fill is None:
+        strategy.wrap(parts, placements)
+        return
+    if not strategy.wraps_meta:
         _allocate(parts, runtime)
     strategy.wrap(parts, placements)
-    if fill is not None:
-        if strategy.wraps_meta:
-            _allocate(parts, runtime)
-        for shard in strategy.holdings():
-            extent = shard.placement.extent(runtime.mesh)
-            with torch.no_grad():
-                local(shard.parameter).copy_(extent.of(fill(shard.name)))
-        strategy.publish()
-    return SpreadModel(runtime, strategy, parts, placements, forward)
+    if strategy.wraps_meta:
+        _allocate(parts, runtime)
+    for shard in strategy.holdings():
+        extent = shard.placement.extent(runtime.mesh)
+        with torch.no_grad():
+            local(shard.parameter).copy_(fill(shard.name, shard.placement.shape, extent))
+    for part in parts:
+        for name, buffer in part.named_buffers():
+            shape = tuple(buffer.shape)
+            buffer.copy_(fill(original_name(name), shape, Extent((0,) * len(shape), shape)))
+    strategy.publish()
 
 
 def _agree(model: nn.Module, runtime: Runtime) -> None:
@@ -119,13 +128,3 @@ def _agree(model: nn.Module, runtime: Runtime) -> None:
 def _allocate(parts: list[nn.Module], runtime: Runtime) -> None:
     for part in parts:
         part.to_empty(device=runtime.torch_device)
-
-
-def _mark_last(batches: Iterable[Batch]) -> Iterator[tuple[Batch, bool]]:
-    ahead: Batch | None = None
-    for batch in batches:
-        if ahead is not None:
-            yield ahead, False
-        ahead = batch
-    if ahead is not None:
-        yield ahead, True

@@ -23,9 +23,8 @@ def whole_weights(
     """
     own = {shard.name: shard for shard in shards}
     stages = mesh.group("pp")
-    facts = {name: (shard.placement.shape, local(shard.parameter).dtype) for name, shard in own.items()}
     told: set[str] = set()
-    for source, held in enumerate(stages.all_gather_object(facts) if stages.size > 1 else [facts]):
+    for source, held in enumerate(whole_forms(shards, mesh)):
         for name, (shape, dtype) in held.items():
             if name in told:
                 continue
@@ -38,3 +37,12 @@ def whole_weights(
             if stages.size > 1:
                 whole = stages.broadcast(whole, source)
             yield name, device.to_portable(whole).to("cpu", copy=True)
+
+
+def whole_forms(
+    shards: Sequence[ParameterShard], mesh: Mesh
+) -> list[dict[str, tuple[tuple[int, ...], torch.dtype]]]:
+    """Return the whole shape and the dtype of every parameter, for each pipeline stage; all ranks call."""
+    own = {shard.name: (shard.placement.shape, local(shard.parameter).dtype) for shard in shards}
+    stages = mesh.group("pp")
+    return stages.all_gather_object(own) if stages.size > 1 else [own]

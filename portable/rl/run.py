@@ -41,6 +41,12 @@ def run_rl(config: RlConfig, runtime: Runtime, engine: EngineConfig, workspace: 
             f"rl samples from the very weights that it trains, which engine={engine.name} cannot share; "
             "add engine=native"
         )
+    if runtime.mesh.layout.world_size > runtime.mesh.size("batch"):
+        raise ConfigError(
+            f"rl samples from the whole model on every rank, but layout {runtime.mesh.layout} cuts it or its "
+            "sequences; use strategy=ddp, zero1 or zero2 with the degrees of tp, pp and cp "
+            "at 1"
+        )
     curves = [_run_seed(config, runtime, engine, workspace, seed) for seed in config.seeds]
     summary = {
         "steps": config.steps,

@@ -25,8 +25,9 @@ from portable.model.config import ModelConfig
 from portable.model.flops import train_flops_per_token
 from portable.model.tokenizer import Tokenizer
 from portable.model.weights import MODEL_FILES, load_model, save_model, weight_files
+from portable.parallel.check import check_layout
 from portable.parallel.runtime import Runtime
-from portable.parallel.spread import SpreadModel
+from portable.parallel.spread_model import SpreadModel
 from portable.sft.adapter import add_lora, merge_lora, save_lora
 from portable.sft.collate import Collator, Row, to_rows
 from portable.sft.config import AdapterKind, SftConfig
@@ -66,6 +67,12 @@ def run_sft(config: SftConfig, runtime: Runtime, engine: EngineConfig, workspace
         base, runtime.kernels, runtime.precision.param_dtype.torch(), runtime.torch_device
     )
     _check_seq_len(config, model_config)
+    check_layout(
+        runtime.parallel,
+        model_config,
+        seq_len=config.seq_len,
+        num_micro_batches=config.grad_accum_steps(runtime.readers.size),
+    )
     data = _read_data(config, tokenizer)
     if config.adapter.kind is AdapterKind.lora:
         add_lora(model, config.adapter, config.seed)

@@ -16,6 +16,7 @@ class Decay(Enum):
     linear = "linear"
     cosine = "cosine"
     wsd = "wsd"  # constant, then linear to the end over the last ``decay_fraction`` of the steps
+    wsd_sqrt = "wsd_sqrt"  # the same, falling as 1 - sqrt: steeply at first
 
 
 @dataclass(kw_only=True, slots=True)
@@ -72,6 +73,23 @@ class AdamWConfig(OptimConfig):
 
 
 @dataclass(kw_only=True, slots=True)
+class AdamW8bitConfig(AdamWConfig):
+    """AdamW with moments of 8 bits (Dettmers et al. 2022): 2 bytes a parameter instead of 8, and 8 bytes a
+    block of ``block_size``. Parameters of fewer than ``min_size`` numbers keep float32 moments.
+    """
+
+    name: str = "adamw8bit"
+    block_size: int = 256
+    min_size: int = 4096
+
+    def __post_init__(self) -> None:
+        AdamWConfig.__post_init__(self)
+        for name in ("block_size", "min_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"optim.{name}={getattr(self, name)}; use at least 1")
+
+
+@dataclass(kw_only=True, slots=True)
 class MuonConfig(OptimConfig):
     """Muon for hidden matrices (Jordan 2024), AdamW for the rest at ``adamw_lr``.
 
@@ -92,10 +110,19 @@ class MuonConfig(OptimConfig):
 
 @dataclass(kw_only=True, slots=True)
 class CheckpointConfig:
-    """``every_steps=0`` saves at the end only; the ``keep`` newest stay."""
+    """``every_steps=0`` saves at the end only; the ``keep`` newest stay.
+
+    With ``create_seed`` a run writes a checkpoint of step 0 and trains nothing. A run that has no checkpoint
+    of its own starts from the weights in ``initial_load_path``, in any layout: a checkpoint, or with
+    ``initial_load_in_hf`` a model folder with safetensors files. (The last state of a stage is always written
+    as such a folder too.)
+    """
 
     every_steps: int = 50
     keep: int = 2
+    create_seed: bool = False
+    initial_load_path: str = ""
+    initial_load_in_hf: bool = False
 
     def __post_init__(self) -> None:
         if self.every_steps < 0:
@@ -104,6 +131,31 @@ class CheckpointConfig:
             raise ConfigError(
                 f"checkpoint.keep={self.keep}; at least 1 must stay, or there is nothing to resume from"
             )
+        if self.initial_load_in_hf and not self.initial_load_path:
+            raise ConfigError(
+                "checkpoint.initial_load_in_hf=true needs checkpoint.initial_load_path=PATH of a model folder"
+            )
+
+
+@dataclass(kw_only=True, slots=True)
+class RollbackConfig:
+    """What to do when a step goes wrong: go back to the last checkpoint and leave out all samples since it.
+
+    Wrong is a loss that is not finite, or one above the mean of the last ``window`` losses by more than
+    ``spike_stds`` of their standard deviations (0: only the first). It may happen ``max_times`` in a run;
+    with 0 the run ends instead. Source: Chowdhery et al. 2022, arXiv:2204.02311, section 5.1.
+    """
+
+    max_times: int = 0
+    window: int = 50
+    spike_stds: float = 6.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("max_times", self.max_times), ("spike_stds", self.spike_stds)):
+            if value < 0:
+                raise ConfigError(f"rollback.{name}={value}; use 0 to switch it off, or a positive number")
+        if self.window < 2:
+            raise ConfigError(f"rollback.window={self.window}; a deviation needs at least 2 losses")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -117,6 +169,7 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    rollback: RollbackConfig = field(default_factory=RollbackConfig)
 
     def __post_init__(self) -> None:
         if self.steps < 1:

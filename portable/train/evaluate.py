@@ -17,7 +17,7 @@ from torch import nn
 from portable.core.errors import DataError
 from portable.data.shard import TokenShards
 from portable.parallel.runtime import Runtime
-from portable.parallel.spread import SpreadModel
+from portable.parallel.spread_model import SpreadModel
 
 FloatArray = NDArray[np.float64]
 Model = nn.Module | SpreadModel
@@ -29,6 +29,12 @@ class TextScore:
 
     document_nats: FloatArray
     document_bytes: FloatArray
+
+    @classmethod
+    def join(cls, scores: Sequence[TextScore]) -> TextScore:
+        """Return the score of all documents of several texts."""
+        nats = np.concatenate([score.document_nats for score in scores])
+        return cls(nats, np.concatenate([score.document_bytes for score in scores]))
 
     @property
     def bits_per_byte(self) -> float:

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from portable.core.artefact import Artefact, open_artefact, seal
 from portable.core.errors import ConfigError
 from portable.core.workspace import Workspace
+from portable.data.feed import token_feed
 from portable.data.format.corpus import read_documents
-from portable.data.loader import BatchShape, PackedTokenSource
+from portable.data.loader import BatchShape
 from portable.data.shard import TokenShards
+from portable.data.source import BatchSource
+from portable.model.decoder import Decoder
 from portable.model.flops import train_flops_per_token
-from portable.model.init import new_model
+from portable.model.init import initial_value
 from portable.model.tokenizer import Tokenizer
-from portable.model.weights import MODEL_FILES, save_model, weight_files
+from portable.model.weights import MODEL_FILES, weight_files
+from portable.parallel.check import check_layout
+from portable.parallel.placement import Extent
 from portable.parallel.runtime import Runtime
 from portable.train.baseline import unigram_bits_per_byte, xz_bits_per_byte
-from portable.train.evaluate import bits_per_byte
+from portable.train.checkpoint.export import export_model
+from portable.train.evaluate import TextScore, bits_per_byte
 from portable.train.next_token import next_token_loss
 from portable.train.pretrain_config import PretrainConfig
 from portable.train.trainer import Trainer
@@ -32,53 +43,73 @@ def run_pretrain(config: PretrainConfig, runtime: Runtime, workspace: Workspace)
     Called again on the same folder it continues from the newest checkpoint, and ends with the same weights.
     Raises: ConfigError if model, batch and corpus do not fit together.
     """
-    corpus = open_artefact(Path(config.data), "corpus").path
-    tokenizer = Tokenizer.load(corpus / "tokenizer")
+    readers = runtime.readers.size
+    check_layout(
+        runtime.parallel,
+        config.model,
+        seq_len=config.seq_len,
+        num_micro_batches=config.grad_accum_steps(readers),
+    )
+    corpora = [open_artefact(Path(folder), "corpus").path for folder in config.corpora]
+    tokenizer = Tokenizer.load(corpora[0] / "tokenizer")
     _check_vocabulary(config, tokenizer)
-    heldout = TokenShards.open(corpus / "tokens" / "heldout")
-    trainer = _trainer(config, runtime, workspace, corpus, heldout)
-    trainer.fit()
-    score = _heldout_bits(trainer, config, heldout, None)
-    weights = trainer.model.whole_weights()
+    heldout = [TokenShards.open(corpus / "tokens" / "heldout") for corpus in corpora]
+    with _feed(config, runtime) as source:
+        trainer = _trainer(config, runtime, workspace, source, heldout)
+        trainer.fit()
+    scores = _heldout_bits(trainer, config, heldout, None)
+    score = scores["heldout_bits_per_byte"]
+    num_parameters = export_model(trainer.model, config.model, tokenizer, workspace.dir)
     artefact = None
     if runtime.group.rank == 0:
-        workspace.metrics.write(config.steps, {"heldout_bits_per_byte": score})
+        workspace.metrics.write(trainer.step, scores)
         summary = {
-            "parameters": sum(tensor.numel() for tensor in weights.values()),
-            "steps": config.steps,
-            "train_tokens_seen": config.steps * config.global_batch_size * config.seq_len,
+            "parameters": num_parameters,
+            "steps": trainer.step,
+            "train_tokens_seen": trainer.step * config.global_batch_size * config.seq_len,
             "bits_per_byte": score,
-            **_baselines(corpus, score),
+            **_baselines(corpora, score),
         }
-        save_model(weights, config.model, tokenizer, workspace.dir)
         artefact = seal(workspace.dir, "model", [*MODEL_FILES, *weight_files(workspace.dir)], summary)
         _report(summary)
     return runtime.group.broadcast_object(artefact)
 
 
-def _trainer(
-    config: PretrainConfig, runtime: Runtime, workspace: Workspace, corpus: Path, heldout: TokenShards
-) -> Trainer:
+def _feed(config: PretrainConfig, runtime: Runtime) -> AbstractContextManager[BatchSource]:
     shape = BatchShape(
         micro_batch_size=config.micro_batch_size,
         grad_accum_steps=config.grad_accum_steps(runtime.readers.size),
         rank=runtime.readers.rank,
         world_size=runtime.readers.size,
     )
-    source = PackedTokenSource(
-        TokenShards.open(corpus / "tokens" / "train"),
+    return token_feed(
+        config.data,
+        config.mixture,
         seq_len=config.seq_len,
         shape=shape,
         seed=config.seed,
         document_mask=config.document_mask,
+        steps=config.steps,
+        prefetch_batches=config.prefetch_batches,
     )
+
+
+def _trainer(
+    config: PretrainConfig,
+    runtime: Runtime,
+    workspace: Workspace,
+    source: BatchSource,
+    heldout: Sequence[TokenShards],
+) -> Trainer:
     runtime.seed_everything(config.seed)
-    model = new_model(config.model, runtime.kernels, config.seed, device=runtime.torch_device)
+    with torch.device("meta"):  # each rank draws its own part of the weights only
+        model = Decoder(config.model, runtime.kernels)
+
+    def fill(name: str, shape: tuple[int, ...], extent: Extent) -> Tensor:
+        return extent.of(initial_value(config.model, name, shape, config.seed))
 
     def evaluate(step: int) -> dict[str, float]:
-        return {
-            "heldout_bits_per_byte": _heldout_bits(trainer, config, heldout, config.eval_documents or None)
-        }
+        return _heldout_bits(trainer, config, heldout, config.eval_documents or None)
 
     trainer = Trainer(
         model,
@@ -89,36 +120,49 @@ def _trainer(
         workspace,
         flops_per_token=train_flops_per_token(config.model, config.seq_len),
         evaluate=evaluate,
+        fill=fill,
     )
     return trainer
 
 
 def _heldout_bits(
-    trainer: Trainer, config: PretrainConfig, heldout: TokenShards, max_documents: int | None
-) -> float:
-    return bits_per_byte(
-        trainer.model,
-        heldout,
-        trainer.runtime,
-        seq_len=config.seq_len,
-        batch_tokens=config.eval_batch_tokens,
-        max_documents=max_documents,
-    ).bits_per_byte
+    trainer: Trainer, config: PretrainConfig, heldout: Sequence[TokenShards], max_documents: int | None
+) -> dict[str, float]:
+    """Score the held-out text of every corpus; of a mixture, also tell each corpus's own figure."""
+    scores = [
+        bits_per_byte(
+            trainer.model,
+            shards,
+            trainer.runtime,
+            seq_len=config.seq_len,
+            batch_tokens=config.eval_batch_tokens,
+            max_documents=max_documents,
+        )
+        for shards in heldout
+    ]
+    values = {"heldout_bits_per_byte": TextScore.join(scores).bits_per_byte}
+    for corpus, score in zip(config.mixture, scores, strict=False):
+        values[f"corpus/{corpus.label}/heldout_bits_per_byte"] = score.bits_per_byte
+    return values
 
 
 def _check_vocabulary(config: PretrainConfig, tokenizer: Tokenizer) -> None:
     if config.model.vocab_size < tokenizer.vocab_size:
         raise ConfigError(
             f"model.vocab_size={config.model.vocab_size} has no room for the {tokenizer.vocab_size} tokens "
-            f"of the corpus {config.data}; use model.vocab_size of at least {tokenizer.vocab_size}, or train "
-            "a smaller tokenizer in the data stage"
+            f"of the corpus {config.corpora[0]}; use model.vocab_size of at least {tokenizer.vocab_size}, or "
+            "train a smaller tokenizer in the data stage"
         )
 
 
-def _baselines(corpus: Path, score: float) -> dict[str, Any]:  # Any: numbers and booleans
+def _baselines(corpora: Sequence[Path], score: float) -> dict[str, Any]:  # Any: numbers and booleans
     """Return the baselines on the very text that the model was scored on, and whether it beats them."""
     train, heldout = (
-        [document.text.encode() for document in read_documents(corpus / "documents" / f"{side}.jsonl.zst")]
+        [
+            document.text.encode()
+            for corpus in corpora
+            for document in read_documents(corpus / "documents" / f"{side}.jsonl.zst")
+        ]
         for side in ("train", "heldout")
     )
     unigram = unigram_bits_per_byte(train, heldout)

@@ -3,27 +3,30 @@
 from dataclasses import dataclass, field
 
 from portable.core.errors import ConfigError
+from portable.data.mixture.config import CorpusConfig, check_mixture
 from portable.model.config import ModelConfig
 from portable.train.config import TrainConfig
 
 
 @dataclass(kw_only=True, slots=True)
 class PretrainConfig(TrainConfig):
-    """One pretraining run on the corpus ``data``.
+    """One pretraining run on the corpus ``data``, or on a ``mixture`` of several in its place.
 
     A step takes ``global_batch_size`` windows of ``seq_len`` tokens, over all processes; each process reads
     them ``micro_batch_size`` at a time. With ``document_mask`` attention stays inside documents.
-    ``eval_documents`` bounds the held-out documents of the evaluations on the way (0: all); the last one
-    always takes all.
+    ``prefetch_batches`` steps are read ahead in a thread (0: none). ``eval_documents`` bounds the held-out
+    documents, of each corpus, of the evaluations on the way (0: all); the last one always takes all.
     """
 
     data: str = ""
+    mixture: list[CorpusConfig] = field(default_factory=list)
     model: ModelConfig = field(default_factory=ModelConfig)
     seq_len: int = 256
     micro_batch_size: int = 8
     global_batch_size: int = 8
     document_mask: bool = True
     seed: int = 0
+    prefetch_batches: int = 2
     eval_documents: int = 200
     eval_batch_tokens: int = 16_384
 
@@ -33,16 +36,28 @@ class PretrainConfig(TrainConfig):
             value = getattr(self, name)
             if value < 1:
                 raise ConfigError(f"pretrain.{name}={value}; use at least 1")
-        if self.eval_documents < 0:
+        for name, zero in (("eval_documents", "for all"), ("prefetch_batches", "to read in the step")):
+            if getattr(self, name) < 0:
+                raise ConfigError(
+                    f"pretrain.{name}={getattr(self, name)}; use 0 {zero}, or a positive number"
+                )
+        if self.data and self.mixture:
             raise ConfigError(
-                f"pretrain.eval_documents={self.eval_documents}; use 0 for all, or a positive number"
+                f"pretrain.data={self.data} and a pretrain.mixture of {len(self.mixture)} corpora are both "
+                "set; use one of them"
             )
+        check_mixture(self.mixture)
         if self.seq_len > self.model.max_seq_len:
             raise ConfigError(
                 f"pretrain.seq_len={self.seq_len} is longer than model.max_seq_len={self.model.max_seq_len}; "
                 f"use seq_len of at most {self.model.max_seq_len}, or raise model.max_seq_len"
             )
         self.grad_accum_steps(1)
+
+    @property
+    def corpora(self) -> list[str]:
+        """The folders of all corpora."""
+        return [corpus.data for corpus in self.mixture] or [self.data]
 
     def grad_accum_steps(self, world_size: int) -> int:
         """Return the micro-batches that each of ``world_size`` processes reads per step.

@@ -65,7 +65,8 @@ class _Unpermute(torch.autograd.Function):
     # Any: the context is torch's own
     @staticmethod
     def forward(ctx: Any, y: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
-        ctx.save_for_backward(y, slots, weights)
+        # Only the weights' gradients need the rows.
+        ctx.save_for_backward(y if ctx.needs_input_grad[2] else None, slots, weights)
         dtype = accumulation_dtype(y)
         out = y.new_empty(len(slots), y.shape[1])
         for tokens in _chunks(slots, y.shape[1]):
@@ -80,13 +81,14 @@ class _Unpermute(torch.autograd.Function):
     ) -> tuple[Tensor | None, None, Tensor | None]:
         y, slots, weights = ctx.saved_tensors
         needs_y, _, needs_weights = ctx.needs_input_grad
-        dtype = accumulation_dtype(y)
-        grad_y = torch.empty_like(y) if needs_y else None
+        (grad_out,) = grad_outputs
+        dtype = accumulation_dtype(grad_out)
+        grad_y = grad_out.new_empty(slots.numel(), grad_out.shape[1]) if needs_y else None
         grad_weights = torch.empty_like(weights) if needs_weights else None
-        for tokens in _chunks(slots, y.shape[1]):
-            grad = grad_outputs[0][tokens].to(dtype).unsqueeze(1)
+        for tokens in _chunks(slots, grad_out.shape[1]):
+            grad = grad_out[tokens].to(dtype).unsqueeze(1)
             if grad_y is not None:
-                grad_y[slots[tokens]] = (grad * weights[tokens].to(dtype).unsqueeze(-1)).to(y.dtype)
+                grad_y[slots[tokens]] = (grad * weights[tokens].to(dtype).unsqueeze(-1)).to(grad_y.dtype)
             if grad_weights is not None:
                 grad_weights[tokens] = y[slots[tokens]].to(dtype).mul_(grad).sum(-1).to(weights.dtype)
         return grad_y, None, grad_weights

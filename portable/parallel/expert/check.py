@@ -21,14 +21,14 @@ def check_expert(config: ParallelConfig, num_experts: int) -> None:
     legal = legal_degrees(num_experts)
     if degree not in legal:
         raise ConfigError(
-            f"{_FIELD}={degree} leaves a rank without any of the {num_experts} experts, of which each rank takes "
+            f"{_FIELD}={degree} leaves a rank without any of the {num_experts} experts, of which each takes "
             f"{-(-num_experts // degree)}; use one of {legal}"
         )
     tensor = config.tensor_parallel_degree
     if tensor > 1 and config.tensor_parallel_mode != "1d":
         raise ConfigError(
-            f"{_FIELD}={degree} with parallel.tensor_parallel_mode={config.tensor_parallel_mode}: the grid divides "
-            "hidden states, and an expert needs them whole; use tensor_parallel_mode=1d"
+            f"{_FIELD}={degree} with parallel.tensor_parallel_mode={config.tensor_parallel_mode}: the grid "
+            "cuts hidden states, and an expert needs them whole; use tensor_parallel_mode=1d"
         )
     if tensor > 1 and not config.enable_sequence_parallel:
         raise ConfigError(
@@ -40,4 +40,6 @@ def check_expert(config: ParallelConfig, num_experts: int) -> None:
 
 def legal_degrees(num_experts: int) -> list[int]:
     """Return over how many ranks the experts can be divided, each getting one or more."""
-    return [ranks for ranks in range(1, num_experts + 1) if -(-num_experts // ranks) * (ranks - 1) < num_experts]
+    return [
+        ranks for ranks in range(1, num_experts + 1) if -(-num_experts // ranks) * (ranks - 1) < num_experts
+    ]

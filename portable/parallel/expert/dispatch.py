@@ -1,11 +1,11 @@
 """Tokens travel to the ranks that own their experts, and what the experts make of them travels back.
 
-No expert has a capacity: whatever the load, every token arrives. Rows are ordered by expert, then by rank, then
-by token, as one process orders them that holds all tokens: results are the same to the bit, and so are the
-gradients of an expert that sees all tokens in one call.
+No expert has a capacity: whatever the load, every token arrives. Rows are ordered by expert, then by rank,
+then by token, as one process orders them that holds all tokens: an expert that sees all of them in one call
+computes the same numbers. Under autocast their gradients are rounded to its format once more on their way.
 
-Shapes: N tokens of this rank, K experts a token, E experts, R ranks, D hidden. M = N * K rows leave, ordered by
-expert, and A rows arrive, ordered by rank, then by expert.
+Shapes: N tokens of this rank, K experts a token, E experts, R ranks, D hidden. M = N * K rows leave, ordered
+by expert, and A rows arrive, ordered by rank, then by expert.
 Source: Lepikhin et al. 2020, arXiv:2006.16668, section 3.2, without a capacity.
 """
 
@@ -24,7 +24,7 @@ from portable.kernel.registry import KernelSet
 from portable.parallel.placement import chunk
 
 Experts = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Maps x (N, D), weights (N, K) and the numbers of experts (N, K) to the weighted sums of what they make of x."""
+"""Maps x (N, D), weights (N, K) and the experts' numbers (N, K) to weighted sums of what they make of x."""
 
 
 class Dispatch:
@@ -77,9 +77,7 @@ class _Travel(torch.autograd.Function):
 
     # Any: the context is torch's own
     @staticmethod
-    def forward(
-        ctx: Any, rows: Tensor, group: Group, sent: Sequence[int], received: Sequence[int]
-    ) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, group: Group, sent: Sequence[int], received: Sequence[int]) -> Tensor:
         ctx.group, ctx.sent, ctx.received = group, sent, received
         return group.all_to_all_uneven(rows, sent, received)[0]
 

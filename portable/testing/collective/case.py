@@ -112,7 +112,9 @@ def _host_values(group: Group) -> dict[str, Any]:
 
 
 def _pairs(group: Group, where: torch.device) -> dict[str, Any]:
-    """Go round the ring, which rank 0 starts; then send both ways at once, odd ranks in another order."""
+    """Go round the ring, which rank 0 starts; then send both ways at once, odd ranks in another order; then
+    begin two exchanges, and end the second first.
+    """
     mine, rank = own(group, where), group.rank
     after, before = (rank + 1) % group.size, (rank - 1) % group.size
     if rank == 0:
@@ -128,10 +130,12 @@ def _pairs(group: Group, where: torch.device) -> dict[str, Any]:
         [(large, after), (small, before)][::turn], [(large, before), (small, after)][::turn]
     )
     from_before, from_after = landed[::turn]
+    begun = [group.begin_exchange([(tensor, after)], [(mine, before)]) for tensor in (mine, -mine)]
     return {
         "ring": ring.tolist(),
         "exchange": [from_before.unique().tolist(), from_after.tolist()],
         "exchange_none": group.exchange([], []),
+        "exchange_begun": [exchange.wait()[0].tolist() for exchange in reversed(begun)],
     }
 
 

@@ -70,6 +70,7 @@ def expected(rank: int, size: int) -> dict[str, Any]:
         before, after = (rank - 1) % size, (rank + 1) % size
         ring = own(before)
         results |= {"ring": ring, "exchange": [[float(before)], [after] * 3], "exchange_none": []}
+        results["exchange_begun"] = [[[-value for value in row] for row in ring], ring]
     return results
 
 

@@ -9,22 +9,28 @@ The names are tests, and the fixtures that they share.
 
 from portable.testing.strategy.equality import (
     alone,
+    four,
     spread,
+    test_a_second_run_is_the_same_to_the_bit,
     test_all_ranks_hold_the_same_weights,
     test_gradients_are_gone_after_the_step,
     test_losses_and_gradient_norms_are_those_of_one_process,
-    test_only_fsdp_divides_the_parameters,
     test_the_description_says_what_was_set_up,
     test_weights_are_those_of_one_process,
+    test_what_should_be_divided_is,
+    two,
 )
 
 __all__ = [
     "alone",
+    "four",
     "spread",
+    "test_a_second_run_is_the_same_to_the_bit",
     "test_all_ranks_hold_the_same_weights",
     "test_gradients_are_gone_after_the_step",
     "test_losses_and_gradient_norms_are_those_of_one_process",
-    "test_only_fsdp_divides_the_parameters",
     "test_the_description_says_what_was_set_up",
     "test_weights_are_those_of_one_process",
+    "test_what_should_be_divided_is",
+    "two",
 ]

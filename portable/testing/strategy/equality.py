@@ -9,66 +9,93 @@ import pytest
 from portable.device.backend import Backend
 from portable.testing.process import run_processes
 from portable.testing.requirement import need_devices
+from portable.testing.strategy.case import HSDP
 
 CASE = "portable.testing.strategy.case:run"
-SPREAD = ("ddp", "fsdp")
+OF_TWO = ("ddp", "zero1", "zero2", "zero3", "fsdp")
+DIVIDE_PARAMETERS = ("zero3", "fsdp", HSDP)
+
+Reports = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
 def alone(backend_name: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("single")
-    return run_processes(CASE, 1, folder, backend_name, "single", str(folder))[0]
+    return run_processes(CASE, 1, folder, backend_name, str(folder), "single")[0]["single"]
 
 
-@pytest.fixture(scope="session", params=SPREAD)
-def spread(
-    request: pytest.FixtureRequest, backend: Backend, tmp_path_factory: pytest.TempPathFactory
-) -> list[dict[str, Any]]:
-    assert backend.device().capability().strategies[request.param] == ""
+@pytest.fixture(scope="session")
+def two(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Reports:
     need_devices(backend.name, 2)
-    folder = tmp_path_factory.mktemp(request.param)
-    return run_processes(CASE, 2, folder, backend.name, request.param, str(folder))
+    folder = tmp_path_factory.mktemp("two")
+    return run_processes(CASE, 2, folder, backend.name, str(folder), *OF_TWO)
 
 
-def test_losses_and_gradient_norms_are_those_of_one_process(
-    alone: dict[str, Any], spread: list[dict[str, Any]]
-) -> None:
+@pytest.fixture(scope="session")
+def four(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Reports:
+    need_devices(backend.name, 4)
+    folder = tmp_path_factory.mktemp("four")
+    return run_processes(CASE, 4, folder, backend.name, str(folder), HSDP)
+
+
+@pytest.fixture(params=(*OF_TWO, pytest.param(HSDP, marks=pytest.mark.slow)))
+def spread(request: pytest.FixtureRequest, backend: Backend) -> Reports:
+    assert backend.device().capability().strategies[request.param] == ""
+    reports = request.getfixturevalue("four" if request.param == HSDP else "two")
+    return [report[request.param] for report in reports]
+
+
+def test_losses_and_gradient_norms_are_those_of_one_process(alone: dict[str, Any], spread: Reports) -> None:
     for report in spread:
-        assert report["losses"] == pytest.approx(alone["losses"], abs=2e-6)
-        assert report["norms"] == pytest.approx(alone["norms"], rel=1e-5)
+        for own, expected in ((report, alone), (report["muon"], alone["muon"])):
+            assert own["losses"] == pytest.approx(expected["losses"], abs=2e-6)
+            assert own["norms"] == pytest.approx(expected["norms"], rel=1e-5)
 
 
-def test_weights_are_those_of_one_process(alone: dict[str, Any], spread: list[dict[str, Any]]) -> None:
+def test_weights_are_those_of_one_process(alone: dict[str, Any], spread: Reports) -> None:
     for report in spread:
-        assert report["weights"].keys() == alone["weights"].keys()
-        for name, values in alone["weights"].items():
-            assert report["weights"][name] == pytest.approx(values, abs=5e-5), name
+        for own, expected in ((report, alone), (report["muon"], alone["muon"])):
+            assert own["weights"].keys() == expected["weights"].keys()
+            for name, values in expected["weights"].items():
+                assert own["weights"][name] == pytest.approx(values, abs=5e-6), name
 
 
-def test_all_ranks_hold_the_same_weights(spread: list[dict[str, Any]]) -> None:
+def test_all_ranks_hold_the_same_weights(spread: Reports) -> None:
     assert len({report["hash"] for report in spread}) == 1
 
 
-def test_gradients_are_gone_after_the_step(alone: dict[str, Any], spread: list[dict[str, Any]]) -> None:
+def test_a_second_run_is_the_same_to_the_bit(alone: dict[str, Any], spread: Reports) -> None:
+    for report in (alone, *spread):
+        assert report["again"] == report["hash"]
+
+
+def test_gradients_are_gone_after_the_step(alone: dict[str, Any], spread: Reports) -> None:
     assert all(report["norm_after"] == 0.0 for report in (alone, *spread))
 
 
 def test_the_description_says_what_was_set_up(
-    backend: Backend, alone: dict[str, Any], spread: list[dict[str, Any]]
+    backend: Backend, alone: dict[str, Any], spread: Reports
 ) -> None:
     assert alone["described"] == {"name": "single", "world_size": 1}
     for report in spread:
-        name = report["described"]["name"]
-        assert report["described"]["world_size"] == 2
-        assert report["described"]["communicator"] == backend.device().capability().communicator
-        assert report["wrapper"] == {"ddp": "DistributedDataParallel", "fsdp": "FSDPTinyModel"}[name]
+        described = report["described"]
+        assert described["world_size"] == len(spread)
+        assert described["communicator"] == backend.device().capability().communicator
+        if described["name"] != "ddp":
+            assert described["shard_size"] == 2
 
 
-def test_only_fsdp_divides_the_parameters(alone: dict[str, Any], spread: list[dict[str, Any]]) -> None:
-    whole = alone["local_numel"]
-    held = [report["local_numel"] for report in spread]
-    if spread[0]["described"]["name"] == "ddp":
-        assert held == [whole, whole]
-    else:
-        assert sum(held) == whole
-        assert max(held) < 0.6 * whole
+def test_what_should_be_divided_is(alone: dict[str, Any], spread: Reports) -> None:
+    whole = alone["computing_numel"]
+    name = spread[0]["described"]["name"]
+    for kind, divides in (
+        ("computing_numel", name in DIVIDE_PARAMETERS),
+        ("updated_numel", name != "ddp"),
+    ):
+        held = [report[kind] for report in spread]
+        if divides:
+            replicas = len(spread) // 2
+            assert sum(held) == whole * replicas, kind
+            assert max(held) < 0.6 * whole, kind
+        else:
+            assert held == [whole] * len(spread), kind

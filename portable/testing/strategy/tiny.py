@@ -39,12 +39,12 @@ class TinyModel(nn.Module):
     Every token looks at the mean of those before.
     """
 
-    def __init__(self, seed: int = 0, dropout: float = 0.0, num_blocks: int = 2) -> None:
+    def __init__(self, seed: int = 0, dropout: float = 0.0, num_blocks: int = 2, vocab: int = VOCAB) -> None:
         super().__init__()
         torch.manual_seed(seed)
-        self.embed = nn.Embedding(VOCAB, WIDTH)
+        self.embed = nn.Embedding(vocab, WIDTH)
         self.blocks = nn.ModuleList(Block(dropout) for _ in range(num_blocks))
-        self.head = nn.Linear(WIDTH, VOCAB, bias=False)
+        self.head = nn.Linear(WIDTH, vocab, bias=False)
 
     def forward(
         self,

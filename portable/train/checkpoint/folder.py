@@ -10,30 +10,17 @@ import logging
 import os
 import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import xxhash
-
-from portable.core.storage import explain_os_errors, read_json, write_json
+from portable.core.storage import explain_os_errors
+from portable.train.checkpoint.manifest import Made, fingerprint, flaw_of, read_manifest, write_manifest
 
 logger = logging.getLogger(__name__)
-MANIFEST = "manifest.json"
-FORMAT = 1
 _FINAL = re.compile(r"step-(\d{8,})")
+_OWNED = re.compile(r"(?:__|host-)(\d+)\D.*")  # the names that torch and we give to a rank's own files
+_CONTENTS = ".metadata"  # torch's list of what the files hold, written by the first rank
 _PARTIAL = ".partial-"
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointFolder:
-    """A complete checkpoint: ``shape_digest`` identifies the model and optimiser that it belongs to."""
-
-    path: Path
-    step: int
-    shape_digest: str
-    world_size: int
 
 
 def final_path(root: Path, step: int) -> Path:
@@ -56,41 +43,42 @@ def begin(root: Path, step: int) -> Path:
     return path
 
 
-def commit(root: Path, step: int, shape_digest: str, world_size: int, keep: int) -> CheckpointFolder:
-    """Seal what was written for ``step`` and let it take its final name; then delete all but the ``keep``
-    newest.
-    """
-    partial, final = partial_path(root, step), final_path(root, step)
+def fingerprints(folder: Path, rank: int) -> dict[str, dict[str, Any]]:  # Any: JSON values
+    """Return sizes and hashes of the files that ``rank`` wrote into ``folder``."""
+    with explain_os_errors(folder, "read"):
+        own = [file for file in folder.iterdir() if _owner(file) == rank]
+        return {file.name: fingerprint(file) for file in own}
+
+
+def commit(root: Path, made: Made, files: dict[str, dict[str, Any]], keep: int) -> Path:
+    """Seal what was written and let it take its final name; then delete all but the ``keep`` newest."""
+    partial, final = partial_path(root, made.step), final_path(root, made.step)
     with explain_os_errors(root):
-        files = {
-            file.name: {"bytes": file.stat().st_size, "xxh3": _digest(file)}
-            for file in sorted(partial.iterdir())
-        }
-        manifest = {
-            "format": FORMAT,
-            "step": step,
-            "shape_digest": shape_digest,
-            "world_size": world_size,
-            "torch": torch.__version__,
-            "files": files,
-        }
-        write_json(partial / MANIFEST, manifest)
+        write_manifest(partial, made, files)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         _sync_folder(root)
-        for _, old in sorted(_numbered(root))[:-keep]:
+        for old in candidates(root)[keep:]:
             shutil.rmtree(old, ignore_errors=True)
-    return CheckpointFolder(final, step, shape_digest, world_size)
+    return final
 
 
-def newest(root: Path) -> CheckpointFolder | None:
-    """Return the newest checkpoint that is whole; each newer one that is not is reported and passed over."""
-    for _, path in sorted(_numbered(root), reverse=True):
-        flaw, manifest = _inspect(path)
-        if not flaw:
-            return CheckpointFolder(path, manifest["step"], manifest["shape_digest"], manifest["world_size"])
-        logger.warning("checkpoint %s is not whole (%s); looking for an older one", path, flaw)
-    return None
+def candidates(root: Path) -> list[Path]:
+    """Return the folders that were complete once, the newest first."""
+    matches = ((_FINAL.fullmatch(path.name), path) for path in root.glob("step-*"))
+    numbered = [(int(match.group(1)), path) for match, path in matches if match is not None]
+    return [path for _, path in sorted(numbered, reverse=True)]
+
+
+def inspect(folder: Path, rank: int = 0, size: int = 1) -> str:
+    """Return what is wrong with ``folder``, or ""; of ``size`` ranks each hashes its share of the files."""
+    try:
+        _, files = read_manifest(folder)
+        with explain_os_errors(folder, "read"):
+            flaws = (flaw_of(folder / name, files[name]) for name in sorted(files)[rank::size])
+            return next(filter(None, flaws), "")
+    except (ValueError, KeyError, TypeError) as error:
+        return str(error)
 
 
 def sweep(root: Path) -> None:
@@ -101,36 +89,12 @@ def sweep(root: Path) -> None:
             shutil.rmtree(path)
 
 
-def _numbered(root: Path) -> list[tuple[int, Path]]:
-    matches = ((_FINAL.fullmatch(path.name), path) for path in root.glob("step-*"))
-    return [(int(match.group(1)), path) for match, path in matches if match is not None]
-
-
-def _inspect(path: Path) -> tuple[str, dict[str, Any]]:  # Any: the manifest's JSON
-    """Return what is wrong with the folder, or "", and its manifest."""
-    if not (path / MANIFEST).is_file():
-        return f"{MANIFEST} is missing", {}
-    try:
-        manifest = read_json(path / MANIFEST)
-        if manifest["format"] != FORMAT:
-            return f"its format is {manifest['format']}, not {FORMAT}", {}
-        for name, wanted in manifest["files"].items():
-            file = path / name
-            if not file.is_file():
-                return f"{name} is missing", {}
-            if file.stat().st_size != wanted["bytes"] or _digest(file) != wanted["xxh3"]:
-                return f"{name} differs from what was written", {}
-    except (ValueError, KeyError, TypeError) as error:
-        return f"{MANIFEST} cannot be read: {error}", {}
-    return "", manifest
-
-
-def _digest(file: Path) -> str:
-    digest = xxhash.xxh3_128()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 22):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _owner(file: Path) -> int | None:
+    """Return the rank that wrote ``file``; None for one that another rank is writing under another name."""
+    match = _OWNED.fullmatch(file.name)
+    if match is not None:
+        return int(match.group(1))
+    return 0 if file.name == _CONTENTS else None
 
 
 def _sync_folder(path: Path) -> None:

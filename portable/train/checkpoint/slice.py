@@ -7,11 +7,17 @@ layout is read in any other: the reader asks for its own boxes and gets what ove
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
-from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorProperties
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    TensorProperties,
+)
 from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
 
 
@@ -48,6 +54,9 @@ class Slice:
 class SlicePlanner(DefaultSavePlanner):
     """Saves slices."""
 
+    def __init__(self) -> None:
+        super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
+
     def lookup_object(self, index: MetadataIndex) -> Tensor:
         """Return the data at ``index``."""
         return self.state_dict[index.fqn].data
@@ -55,6 +64,20 @@ class SlicePlanner(DefaultSavePlanner):
 
 class SliceLoadPlanner(DefaultLoadPlanner):
     """Loads slices."""
+
+    def __init__(self) -> None:
+        super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
+
+    def set_up_planner(
+        self,
+        state_dict: dict[str, Any],  # Any: slices, by torch's signature
+        metadata: Metadata | None = None,
+        is_coordinator: bool = False,
+    ) -> None:
+        """Keep the slices as they are: torch's own drops whatever is no tensor or collection."""
+        self.original_state_dict = self.state_dict = state_dict
+        self.metadata = metadata
+        self.is_coordinator = is_coordinator
 
     def lookup_tensor(self, index: MetadataIndex) -> Tensor:
         """Return the data at ``index``."""

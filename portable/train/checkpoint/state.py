@@ -2,46 +2,61 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from portable.core.random import host_rng_state, set_host_rng_state
 from portable.core.storage import atomic_path, explain_os_errors
 from portable.data.source import BatchSource
 from portable.device.protocol import Device
-from portable.parallel.mesh import Mesh
-from portable.parallel.strategy import Strategy
+from portable.parallel.placement import original_name
+from portable.parallel.spread_model import SpreadModel
 from portable.train.checkpoint.slice import Slice
 
-
-def shape_digest(shapes: Mapping[str, Sequence[int]]) -> str:
-    """Identify what a checkpoint fits: names and whole shapes of weights and optimiser state."""
-    listed = sorted((name, list(shape)) for name, shape in shapes.items())
-    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+MODEL, BUFFER = "model/", "buffer/"  # how the names of weights begin, and of buffers that training changes
 
 
-def tensor_state(strategy: Strategy, mesh: Mesh) -> dict[str, Slice]:
-    """Return weights and optimiser state under the model's own names, whatever lays them out; no copy is
-    made where none is needed.
+def tensor_state(model: SpreadModel) -> dict[str, Slice]:
+    """Return weights, optimiser state and trained buffers under the model's own names, whatever lays them
+    out. No copy is made where none is needed.
     """
     slices: dict[str, Slice] = {}
-    for name, (tensor, shard) in strategy.state().items():
+    for name, (tensor, shard) in model.strategy.state().items():
         if shard is None:
             slices[name] = Slice.of_whole(tensor)
         else:
-            slices[name] = Slice(tensor, shard.placement.shape, shard.placement.extent(mesh).offset)
+            extent = shard.placement.extent(model.runtime.mesh)
+            slices[name] = Slice(tensor, shard.placement.shape, extent.offset)
+    for name, buffer in trained_buffers(model.parts):
+        slices[BUFFER + name] = Slice.of_whole(buffer)
     return slices
 
 
-def save_host_state(path: Path, source: BatchSource, device: Device, counters: dict[str, float]) -> None:
-    """Write this rank's data position, counters and random streams."""
+def load_tensor_state(model: SpreadModel, state: dict[str, Tensor]) -> None:
+    """Take values of the form of ``tensor_state``, this rank's part of each."""
+    model.strategy.load_state({name: value for name, value in state.items() if not name.startswith(BUFFER)})
+    for name, buffer in trained_buffers(model.parts):
+        buffer.copy_(state[BUFFER + name])
+
+
+def trained_buffers(parts: Iterable[nn.Module]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the buffers that are part of the model, e.g. a router's bias: torch calls them persistent. They
+    are whole, and the same on all ranks that hold the layer.
+    """
+    for part in parts:
+        persistent = part.state_dict(keep_vars=True).keys()
+        for name, buffer in part.named_buffers():
+            if name in persistent:
+                yield original_name(name), buffer
+
+
+def pack_host_state(source: BatchSource, device: Device, counters: dict[str, Any]) -> bytes:
+    """Return this rank's data position, counters and random streams as they are now."""
     state = {
         "source": source.state_dict(),
         "counters": counters,
@@ -50,27 +65,29 @@ def save_host_state(path: Path, source: BatchSource, device: Device, counters: d
     }
     buffer = io.BytesIO()
     torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def write_host_state(path: Path, packed: bytes) -> None:
+    """Write what ``pack_host_state`` returned."""
     with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+        temporary.write_bytes(packed)
 
 
 def load_host_state(path: Path) -> dict[str, Any]:  # Any: what the source and the generators call their state
-    """Read what ``save_host_state`` wrote; only plain values and tensors are accepted."""
+    """Read what ``write_host_state`` wrote; only plain values and tensors are accepted."""
     with explain_os_errors(path, "read"):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def apply_host_state(state: dict[str, Any], source: BatchSource, device: Device, *, same_rank: bool) -> None:
+def apply_host_state(
+    state: dict[str, Any], source: BatchSource, device: Device, *, same_layout: bool
+) -> None:
     """Go to the saved data position, which counts samples of all ranks, and restore the random streams.
 
-    Streams belong to a rank; where the number of ranks has changed there is nothing to restore them from.
+    Streams belong to a rank's place in the layout; in another layout there is nothing to restore them from.
     """
     source.load_state_dict(state["source"])
-    if same_rank:
+    if same_layout:
         set_host_rng_state(state["host_rng"])
         device.set_rng_state(state["device_rng"])
-
-
-def on_host(tensor: Tensor, device: Device) -> Tensor:
-    """Return a copy on the host, in torch's plain layout."""
-    return device.to_portable(tensor).detach().to("cpu", copy=True)

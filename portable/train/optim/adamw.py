@@ -52,12 +52,8 @@ class AdamW(torch_optim.Optimizer):
         """Update all parameters that have a gradient."""
         for group in self.param_groups:
             for step, held in self._by_step(group["params"]).items():
-                states = [self.state[parameter] for parameter in held]
-                self._adamw(
-                    [local(parameter) for parameter in held],
-                    [local(parameter.grad) for parameter in held if parameter.grad is not None],
-                    [local(state["exp_avg"]) for state in states],
-                    [local(state["exp_avg_sq"]) for state in states],
+                self._update(
+                    held,
                     step=step,
                     lr=group["lr"],
                     beta1=group["betas"][0],
@@ -65,6 +61,17 @@ class AdamW(torch_optim.Optimizer):
                     eps=group["eps"],
                     weight_decay=group["weight_decay"],
                 )
+
+    def _update(self, held: list[nn.Parameter], **settings: Any) -> None:  # Any: the kernel's numbers
+        """Update parameters that have a gradient and take their step of the same number."""
+        states = [self.state[parameter] for parameter in held]
+        self._adamw(
+            [local(parameter) for parameter in held],
+            [local(parameter.grad) for parameter in held if parameter.grad is not None],
+            [local(state["exp_avg"]) for state in states],
+            [local(state["exp_avg_sq"]) for state in states],
+            **settings,
+        )
 
     def _by_step(self, parameters: list[nn.Parameter]) -> dict[int, list[nn.Parameter]]:
         """Count this step for all parameters with a gradient; return them by the number of it, mostly one."""
@@ -95,10 +102,19 @@ def adamw_over(
     lr: float,
     weight_decay: float,
 ) -> AdamW:
-    """Return AdamW over some of the model's parameters.
+    """Return AdamW over some of the model's parameters."""
+    groups = adamw_groups(shards, kinds, weight_decay)
+    betas = (config.beta1, config.beta2)
+    return AdamW(groups, kernels.pick("adamw"), lr=lr, betas=betas, eps=config.eps)
 
-    Norms, biases and embeddings are not decayed: the first two are scales, not directions, and an embedding
-    row that no batch touched would shrink all the same.
+
+def adamw_groups(
+    shards: Iterable[ParameterShard], kinds: Kinds, weight_decay: float
+) -> list[dict[str, Any]]:  # Any: torch's groups mix parameters and numbers
+    """Return parameter groups of those that are decayed and those that are not.
+
+    Norms, biases and embeddings are not: the first two are scales, not directions, and an embedding row that
+    no batch touched would shrink all the same.
     """
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
@@ -106,6 +122,4 @@ def adamw_over(
         is_matrix = kinds[shard.name] in (Kind.hidden, Kind.outer)
         (decayed if is_matrix else kept).append(shard.parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
-    betas = (config.beta1, config.beta2)
-    return AdamW(groups, kernels.pick("adamw"), lr=lr, betas=betas, eps=config.eps)
+    return [group for group in groups if group["params"]]

@@ -15,6 +15,7 @@ OPTIMIZERS = Registry(
     "optimiser",
     {
         "adamw": "portable.train.optim.adamw:build_adamw",
+        "adamw8bit": "portable.train.optim.adamw8bit:build_adamw8bit",
         "muon": "portable.train.optim.muon:build_muon",
     },
     entry_group="portable.optimizers",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from portable.kernel.registry import KernelSet
 from portable.parallel.gather import gather_whole
 from portable.parallel.gradient import local
 from portable.parallel.mesh import Mesh
-from portable.parallel.placement import ParameterShard, Placement
+from portable.parallel.placement import Extent, ParameterShard, Placement, chunk
 from portable.train.config import MuonConfig
 from portable.train.optim.adamw import adamw_over
 from portable.train.optim.kind import Kind, Kinds
@@ -26,8 +27,10 @@ from portable.train.optim.optimizer import Optimizer
 class Muon(torch_optim.Optimizer):
     """Muon by a picked kernel; the formula is ``portable/kernel/reference/muon.py``.
 
-    A matrix is orthogonalised as a whole: where ranks hold parts of it, each gathers it and keeps its part of
-    the result. Of a stack of matrices (experts) each is one of its own.
+    A matrix is orthogonalised as a whole. Where the ranks of an axis hold parts of it, they take turns: each
+    gets the update of another matrix whole, orthogonalises it, and sends the parts back (Liu et al. 2025,
+    arXiv:2502.16982, section 2.3); momentum and decay stay with the parts. Of a stack of matrices (experts)
+    each is one of its own.
     """
 
     def __init__(
@@ -46,7 +49,9 @@ class Muon(torch_optim.Optimizer):
         self._muon_step = kernel
         self._mesh = mesh
         self._dtype = iteration_dtype
-        self._placements = {id(shard.parameter): _of_matrix(shard.placement) for shard in shards}
+        self._placements = {
+            id(shard.parameter): _of_matrix(shard.placement, local(shard.parameter), mesh) for shard in shards
+        }
 
     def prepare(self, parameter: nn.Parameter) -> None:
         """Give ``parameter`` a momentum of zero."""
@@ -55,29 +60,98 @@ class Muon(torch_optim.Optimizer):
 
     @torch.no_grad()  # torch's own may take a closure, which no trainer of ours has
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Update all parameters that have a gradient."""
+        """Update all parameters that have a gradient; ranks that hold parts of one must call together."""
         for group in self.param_groups:
             settings = {name: group[name] for name in ("lr", "weight_decay", "momentum")}
+            divided: dict[str, list[nn.Parameter]] = {}
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, settings)
+                if parameter.grad is None:
+                    continue
+                if not self.state.get(parameter):
+                    self.prepare(parameter)
+                cuts = self._placements[id(parameter)].cuts
+                if cuts:
+                    divided.setdefault(cuts[-1].axis, []).append(parameter)
+                else:
+                    self._update_whole(parameter, settings)
+            for axis, parameters in divided.items():
+                self._update_divided(axis, parameters, settings)
 
-    def _update(
-        self, parameter: nn.Parameter, grad: Tensor, settings: dict[str, Any]
-    ) -> None:  # Any: a group's numbers
-        if not self.state.get(parameter):
-            self.prepare(parameter)
-        placement = self._placements[id(parameter)]
-        parts = [local(tensor) for tensor in (parameter, grad, self.state[parameter]["momentum_buffer"])]
-        wholes = [gather_whole(part, placement, self._mesh) for part in parts]
-        for matrices in zip(
-            *(whole.flatten(0, -3) if whole.ndim > 2 else [whole] for whole in wholes), strict=True
-        ):
+    def _update_whole(self, parameter: nn.Parameter, settings: dict[str, Any]) -> None:  # Any: numbers
+        for matrices in zip(*map(_matrices, self._held(parameter)), strict=True):
             self._muon_step(*matrices, dtype=self._dtype, **settings)
-        for part, whole in ((parts[0], wholes[0]), (parts[2], wholes[2])):
-            if part is not whole:
-                own = replace(placement, shape=tuple(whole.shape)).extent(self._mesh)
-                part.copy_(own.of(whole))
+
+    def _held(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor, Tensor]:
+        """Return this rank's part of a parameter, of its gradient and of its momentum."""
+        if parameter.grad is None:
+            raise ConfigError("a parameter without a gradient has no step; leave it out")
+        return local(parameter), local(parameter.grad), local(self.state[parameter]["momentum_buffer"])
+
+    def _update_divided(
+        self, axis: str, parameters: Sequence[nn.Parameter], settings: dict[str, Any]
+    ) -> None:  # Any: a group's numbers
+        """Update parameters whose innermost cut is over ``axis``, one a rank at a time, by size."""
+        size = self._mesh.size(axis)
+        by_size = sorted(parameters, key=lambda parameter: -math.prod(self._placements[id(parameter)].shape))
+        for first in range(0, len(by_size), size):
+            turn = by_size[first : first + size]
+            updates = [self._advance(parameter, settings["momentum"]) for parameter in turn]
+            placements = [self._placements[id(parameter)] for parameter in turn]
+            for parameter, step in zip(turn, self._steps(axis, updates, placements, settings), strict=True):
+                local(parameter).mul_(1 - settings["lr"] * settings["weight_decay"]).add_(step)
+
+    def _advance(self, parameter: nn.Parameter, momentum: float) -> Tensor:
+        """Move this rank's part of the momentum; return its part of the update (Nesterov's)."""
+        _, gradient, buffer = self._held(parameter)
+        gradient = gradient.to(buffer.dtype)
+        buffer.lerp_(gradient, 1 - momentum)
+        return gradient.lerp(buffer, momentum)
+
+    def _steps(
+        self,
+        axis: str,
+        updates: Sequence[Tensor],
+        placements: Sequence[Placement],
+        settings: dict[str, Any],  # Any: a group's numbers
+    ) -> list[Tensor]:
+        """Return this rank's parts of the orthogonalised updates, of which rank r works on number r."""
+        group = self._mesh.group(axis)
+        counts = [update.numel() for update in updates] + [0] * (group.size - len(updates))
+        theirs: list[int] = [0] * group.size
+        parts: list[Extent] = []
+        if group.rank < len(updates):
+            parts = _parts(placements[group.rank], self._mesh)
+            theirs = [math.prod(part.shape) for part in parts]
+        sent = torch.cat([update.reshape(-1) for update in updates])
+        received, _ = group.all_to_all_uneven(sent, counts, theirs)
+        done = received
+        if parts:
+            pieces = [flat.view(part.shape) for flat, part in zip(received.split(theirs), parts, strict=True)]
+            step = self._orthogonal_step(pieces, placements[group.rank], settings)
+            done = torch.cat([part.of(step).reshape(-1) for part in parts])
+        returned, _ = group.all_to_all_uneven(done, theirs, counts)
+        flats = returned.split(counts)[: len(updates)]
+        return [flat.view(update.shape) for flat, update in zip(flats, updates, strict=True)]
+
+    def _orthogonal_step(
+        self, pieces: Sequence[Tensor], placement: Placement, settings: dict[str, Any]
+    ) -> Tensor:  # Any: a group's numbers
+        """Join the parts along the innermost cut, and what other axes hold; return the whole's step there."""
+        outer = replace(placement, cuts=placement.cuts[:-1])
+        update = gather_whole(torch.cat(list(pieces), dim=placement.cuts[-1].dim), outer, self._mesh)
+        step = torch.zeros_like(update)
+        for target, matrix in zip(_matrices(step), _matrices(update), strict=True):
+            # A kernel's step from zero, with the momentum where the gradient is, is the orthogonal one.
+            self._muon_step(
+                target,
+                matrix,
+                matrix.clone(),
+                lr=settings["lr"],
+                momentum=settings["momentum"],
+                weight_decay=0.0,
+                dtype=self._dtype,
+            )
+        return outer.extent(self._mesh).of(step)
 
 
 def build_muon(
@@ -109,8 +183,26 @@ def build_muon(
     return Optimizer(parts)
 
 
-def _of_matrix(placement: Placement) -> Placement:
+def _of_matrix(placement: Placement, part: Tensor, mesh: Mesh) -> Placement:
     """Return the cuts that go through a matrix; leading dims count matrices, and are no part of one."""
     num_leading = len(placement.shape) - 2
-    cuts = tuple(cut for cut in placement.cuts if cut.dim >= num_leading)
-    return replace(placement, cuts=cuts)
+    cuts = tuple(cut for cut in placement.cuts if cut.dim >= num_leading and mesh.size(cut.axis) > 1)
+    shape = (*part.shape[:num_leading], *placement.shape[num_leading:])
+    return replace(placement, shape=shape, cuts=cuts)
+
+
+def _parts(placement: Placement, mesh: Mesh) -> list[Extent]:
+    """Return the boxes of all ranks of the innermost cut, inside what is left of the whole by the others."""
+    *outer, innermost = placement.cuts
+    shape = replace(placement, cuts=tuple(outer)).extent(mesh).shape
+    parts: list[Extent] = []
+    for rank in range(mesh.size(innermost.axis)):
+        start, length = chunk(shape[innermost.dim], mesh.size(innermost.axis), rank)
+        offset = [0] * len(shape)
+        offset[innermost.dim] = start
+        parts.append(Extent(tuple(offset), (*shape[: innermost.dim], length, *shape[innermost.dim + 1 :])))
+    return parts
+
+
+def _matrices(stack: Tensor) -> Iterable[Tensor]:
+    return stack.flatten(0, -3) if stack.ndim > 2 else [stack]

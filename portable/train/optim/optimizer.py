@@ -23,6 +23,19 @@ class Prepares(Protocol):
         ...
 
 
+@runtime_checkable
+class Exports(Protocol):
+    """A torch optimiser whose state has a form of its own, which no other layout could read."""
+
+    def export_state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """Return the state of ``parameter`` as tensors that lie as it does, or are scalars."""
+        ...
+
+    def import_state(self, parameter: nn.Parameter, values: dict[str, Tensor]) -> None:
+        """Take values of ``export_state``'s form."""
+        ...
+
+
 class Optimizer:
     """Steps its ``parts`` as one; the schedule scales each parameter group's own learning rate."""
 
@@ -70,22 +83,20 @@ class Optimizer:
 
     def state_of(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         """Return the tensors that a checkpoint keeps of a parameter's state."""
-        return {key: local(value) for key, value in self._part_of(parameter).state[parameter].items()}
+        part = self._part_of(parameter)
+        if isinstance(part, Exports):
+            return part.export_state(parameter)
+        return {key: local(value) for key, value in part.state[parameter].items()}
 
     def load_state_of(self, parameter: nn.Parameter, state: dict[str, Tensor]) -> None:
         """Copy what ``state_of`` returned, here or in another layout, into the state."""
-        own = self._part_of(parameter).state[parameter]
+        part = self._part_of(parameter)
+        if isinstance(part, Exports):
+            part.import_state(parameter, state)
+            return
+        own = part.state[parameter]
         for key, value in state.items():
             local(own[key]).copy_(value)
-
-    def state_dict(self) -> dict[str, Any]:  # Any: torch's state dicts, by place
-        """Return the state of all parts."""
-        return {str(place): part.state_dict() for place, part in enumerate(self.parts)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
-        for place, part in enumerate(self.parts):
-            part.load_state_dict(state[str(place)])
 
     def _part_of(self, parameter: nn.Parameter) -> torch_optim.Optimizer:
         for part in self.parts:

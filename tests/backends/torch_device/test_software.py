@@ -7,7 +7,6 @@ from backends.torch_device.software import (
     engine_reasons,
     package_version,
     read_torch_build,
-    strategy_reasons,
 )
 
 
@@ -47,8 +46,6 @@ def test_packages_are_found_by_distribution():
 
 
 def test_reasons(monkeypatch):
-    assert strategy_reasons("") == {"single": "", "ddp": "", "fsdp": ""}
-    assert strategy_reasons("alone") == {"single": "", "ddp": "alone", "fsdp": "alone"}
     monkeypatch.setattr(software, "has_package", lambda name: name == "vllm")
     reasons = engine_reasons({"vllm": ("vllm",), "lmdeploy": ("lmdeploy", "some_plugin")}, {"x": "never"})
     assert reasons["native"] == reasons["hf"] == reasons["vllm"] == ""

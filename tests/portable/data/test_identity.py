@@ -3,7 +3,7 @@ import os
 import pytest
 
 from portable.core.errors import DataError
-from portable.data.config import DataConfig
+from portable.data.config import DataConfig, TokenizerConfig
 from portable.data.identity import source_identity
 
 
@@ -38,3 +38,12 @@ def test_installed_packages_are_known_by_version() -> None:
 def test_no_file_is_an_error(tmp_path) -> None:
     with pytest.raises(DataError, match=r"data\.source"):
         source_identity(DataConfig(source=str(tmp_path / "*.txt")))
+
+
+def test_another_tokenizer_in_the_same_folder_changes_the_identity(tmp_path) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    config = DataConfig(source=str(tmp_path / "*.txt"), tokenizer=TokenizerConfig(path=str(tmp_path)))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    first = source_identity(config)
+    (tmp_path / "tokenizer.json").write_text("[]")
+    assert source_identity(config) != first

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from portable.core.artefact import open_artefact
-from portable.core.errors import ConfigError, DataError
+from portable.core.errors import ArtefactError, ConfigError, DataError
 from portable.core.workspace import Workspace
 from portable.data.config import DataConfig, TokenizerConfig
 from portable.data.format.corpus import read_documents
@@ -199,3 +199,19 @@ def test_text_files_work_as_well(tmp_path, make_documents):
     artefact = run_data(config, Workspace(tmp_path / "out"))
     assert artefact.summary["documents"] == 20
     assert sorted(PAYLOAD) == sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir())
+
+
+def test_a_tokenizer_can_be_taken_from_another_corpus(source, tmp_path):
+    first = run_data(_config(source), Workspace(tmp_path / "first")).path
+    taken = TokenizerConfig(path=str(first / "tokenizer"))
+    second = run_data(_config(source, tokenizer=taken, seed=1), Workspace(tmp_path / "second")).path
+    files = [root / "tokenizer" / "tokenizer.json" for root in (first, second)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert TokenShards.open(second / "tokens" / "train").vocab_size == 300
+
+
+def test_a_tokenizer_that_is_not_there_is_missed_before_anything_is_read(source, tmp_path):
+    config = _config(source, tokenizer=TokenizerConfig(path=str(tmp_path / "nowhere")))
+    with pytest.raises(ArtefactError, match=r"nowhere holds no tokenizer.json"):
+        run_data(config, Workspace(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

@@ -16,6 +16,7 @@ from portable.device.capability import (
     Role,
     Support,
     TileLimits,
+    strategy_reasons,
 )
 
 FULL = Capability(
@@ -80,3 +81,10 @@ def test_printed_it_tells_every_ability_and_every_reason():
 
 def test_names_of_number_formats_stand_for_torch_dtypes():
     assert all(isinstance(getattr(torch, name), torch.dtype) for name in DTYPES.values())
+
+
+def test_without_peers_only_one_process_is_left():
+    reasons = strategy_reasons("alone")
+    assert {name for name, reason in reasons.items() if not reason} == {"single"}
+    assert set(reasons.values()) == {"", "alone"}
+    assert set(strategy_reasons("").values()) == {""}

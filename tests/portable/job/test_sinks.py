@@ -1,13 +1,42 @@
 """The numbers of a job, in both of the places where they are kept."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from portable.core.errors import StorageError
+from portable.core.errors import BackendUnavailable, ConfigError, StorageError
 from portable.core.metric import read_metrics
-from portable.job.sinks import open_sinks
+from portable.job.sinks import METRIC_SINKS, MetricsConfig, open_sinks
+
+
+class Tracker:
+    """Stands for an experiment tracker that a package announces."""
+
+    def __init__(self) -> None:
+        self.failure: Exception | None = None
+        self.rows: list[tuple[int, dict[str, float | None]]] = []
+        self.closed = False
+
+    def __call__(self, folder: Path, project: str, settings: dict[str, Any]) -> "Tracker":
+        if self.failure is not None:
+            raise self.failure
+        self.opened = (folder, project, settings)
+        return self
+
+    def write(self, step: int, values: dict[str, float | None]) -> None:
+        self.rows.append((step, dict(values)))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def tracker(monkeypatch: pytest.MonkeyPatch) -> Tracker:
+    found = Tracker()
+    monkeypatch.setitem(METRIC_SINKS._objects, "tracker", found)
+    return found
 
 
 def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
@@ -59,3 +88,44 @@ def test_a_folder_that_cannot_be_made_is_named_with_a_remedy(tmp_path) -> None:
     with pytest.raises(StorageError, match="output_dir") as error:
         open_sinks(tmp_path / "file" / "run")
     assert str(tmp_path / "file") in str(error.value)
+
+
+def test_only_the_first_rank_records(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    sinks = open_sinks(tmp_path)
+    sinks.write(1, {"loss": 1.0})
+    sinks.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sink_is_named_and_told_project_and_settings(tmp_path, tracker: Tracker) -> None:
+    sinks = open_sinks(tmp_path, MetricsConfig(sinks=["jsonl", "tracker"], project="p"), {"seed": 3})
+    sinks.write(1, {"loss": 2.0, "mfu": None})
+    sinks.close()
+    assert tracker.opened == (tmp_path, "p", {"seed": 3})
+    assert tracker.rows == [(1, {"loss": 2.0, "mfu": None})]
+    assert tracker.closed
+    assert not (tmp_path / "tensorboard").exists()
+
+
+def test_a_sink_that_does_not_start_is_named_and_leaves_none_open(tmp_path, tracker: Tracker) -> None:
+    tracker.failure = RuntimeError("no route to the host")
+    config = MetricsConfig(sinks=["jsonl", "tracker"])
+    with pytest.raises(
+        BackendUnavailable, match=r"metrics.sinks=tracker does not start.*no route to the host"
+    ):
+        open_sinks(tmp_path, config)
+
+
+def test_a_record_without_the_file_is_refused() -> None:
+    with pytest.raises(ConfigError, match="lacks jsonl"):
+        MetricsConfig(sinks=["tensorboard"])
+
+
+def test_an_unknown_sink_gets_a_suggestion(tmp_path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"no metric sink is called 'tensorbord'. Did you mean 'tensorboard'"
+    ):
+        open_sinks(tmp_path, MetricsConfig(sinks=["jsonl", "tensorbord"]))

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -106,3 +108,66 @@ def test_lora_finds_the_linear_layers(model):
     adapted(ids, positions, targets=targets).sum().backward()
     trained = {name for name, p in adapted.named_parameters() if p.grad is not None}
     assert len(trained) == 2 * len(names) * model.config.num_layers
+
+
+def stages_of(model):
+    """Cut a copy of the model in two, as a pipeline does: from outside, by the flags and by deletion."""
+    front, back = copy.deepcopy(model), copy.deepcopy(model)
+    front.last = False
+    front.head = None  # the norm stays, unused: the flag decides
+    del front.blocks["1"]
+    back.first = False
+    del back.blocks["0"]
+    if not model.config.tie_embeddings:
+        back.embed = None
+    return front, back
+
+
+def test_stages_together_are_the_model(model):
+    ids, positions, targets = batch()
+    whole = model(ids, positions, targets=targets)
+    whole.sum().backward()
+    front, back = stages_of(model)
+    hidden = front(ids, positions)
+    halves = back(hidden, positions, targets=targets)
+    halves.sum().backward()
+    assert torch.equal(halves, whole)
+    parts = {name: p for stage in (front, back) for name, p in stage.named_parameters() if p.grad is not None}
+    assert set(parts) == set(dict(model.named_parameters()))
+    for name, parameter in model.named_parameters():
+        grad = parts[name].grad
+        if name == "embed.weight" and model.config.tie_embeddings:
+            grad = front.embed.weight.grad + back.embed.weight.grad
+        torch.testing.assert_close(grad, parameter.grad, rtol=1e-6, atol=1e-6, msg=name)
+
+
+def test_a_stage_without_a_head_says_so(model):
+    front, _ = stages_of(model)
+    front.embed = None
+    with pytest.raises(ShapeError, match="no head"):
+        front.logits(torch.zeros(1, 32))
+
+
+def test_what_is_called_between_projections_and_for_the_head_can_be_replaced(model):
+    ids, positions, targets = batch()
+    expected = model(ids, positions, targets=targets)
+    calls = []
+    for name, block in model.blocks.items():
+        core = block.attention.core
+
+        class Spy(torch.nn.Module):
+            def forward(self, q, k, v, cu_seqlens, core=core, name=name):
+                calls.append((name, q.shape, k.shape, v.shape, cu_seqlens))
+                return core(q, k, v, cu_seqlens)
+
+        block.attention.core = Spy()
+    log_probs = model.log_probs
+
+    def head(hidden, weight, targets, temperature):
+        calls.append((hidden.shape, weight is model.head_weight_VD, targets.shape, temperature))
+        return log_probs(hidden, weight, targets, temperature=temperature)
+
+    model.log_probs = head
+    assert torch.equal(model(ids, positions, targets=targets), expected)
+    shapes = (2, 9, 4, 16), (2, 9, 2, 16), (2, 9, 2, 16), None
+    assert calls == [("0", *shapes), ("1", *shapes), ((18, 32), True, (18,), 1.0)]

@@ -69,7 +69,7 @@ def test_different_logits_fail(source, kernels):
     config = ExportConfig(model_path=str(source))
     assert compare_logits(model, source, config) <= 1e-4
     with torch.no_grad():
-        model.blocks[1].mlp.down.weight[0, 0] += 0.1
+        model.blocks["1"].mlp.down.weight[0, 0] += 0.1
     with pytest.raises(ArtefactError, match=r"differ by .* more than export\.max_logit_difference"):
         compare_logits(model, source, config)
     with torch.no_grad():

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import transformers
 
 from portable.core.errors import ArtefactError
-from portable.model.config import RopeConfig, RopeScaling
-from portable.model.hf_config import from_hf_config, to_hf_config
+from portable.model.config import Gate, MlaConfig, MoeConfig, MtpConfig, RopeConfig, RopeScaling
+from portable.model.hf_config import ARCHITECTURES, architecture, from_hf_config, to_hf_config
 
 LLAMA = {
     "model_type": "llama",
@@ -60,7 +62,7 @@ def test_absent_settings_take_the_architectures_defaults():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model_type": "gpt2"}, ["gpt2", "llama or qwen3", "engine=hf"]),
+        ({"model_type": "gpt2"}, ["gpt2", "llama, mixtral", "or qwen3_moe", "engine=hf"]),
         ({"model_type": None}, ["None"]),
         ({"attention_bias": True}, ["attention_bias=True"]),
         ({"mlp_bias": True}, ["mlp_bias=True"]),
@@ -68,8 +70,15 @@ def test_absent_settings_take_the_architectures_defaults():
         ({"quantization_config": {"bits": 4}}, ["quantization_config"]),
         ({"layer_types": ["full_attention", "sliding_attention"]}, ["sliding_attention"]),
         ({"hidden_act": "gelu"}, ["hidden_act='gelu'", "silu"]),
-        ({"rope_scaling": {"type": "yarn", "factor": 2}}, ["rope_type='yarn'", "linear"]),
-        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2}}, ["rope_type='dynamic'"]),
+        ({"rope_scaling": {"type": "yarn", "factor": 2}}, ["rope_type='yarn'", "max_position_embeddings"]),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2, "truncate": False}}, ["truncate=false"]),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2}}, ["rope_type='dynamic'", "linear"]),
+        ({"model_type": "mixtral", "sliding_window": 16}, ["sliding_window=16"]),
+        ({"model_type": "mixtral"}, ["num_local_experts", "mixtral"]),
+        ({"model_type": "qwen3_moe", "mlp_only_layers": [1]}, ["mlp_only_layers=[1]", "first layers"]),
+        ({"model_type": "qwen3_moe", "decoder_sparse_step": 2}, ["decoder_sparse_step=2"]),
+        ({"model_type": "deepseek_v3", "scoring_func": "softmax"}, ["scoring_func='softmax'", "'sigmoid'"]),
+        ({"model_type": "deepseek_v3"}, ["kv_lora_rank", "deepseek_v3"]),
         ({"rope_parameters": {"rope_type": "linear"}}, ["needs factor"]),
         (
             {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}},
@@ -97,3 +106,58 @@ def test_harmless_settings_pass():
         LLAMA | {"attention_bias": False, "sliding_window": 4096, "use_sliding_window": False}, "x"
     )
     assert config.num_layers == 2
+
+
+SPARSE = MoeConfig(num_experts=6, top_k=3, intermediate_size=48, aux_loss_coef=0.01, router_z_loss_coef=0.002)
+LATENT = {
+    "mla": MlaConfig(kv_lora_rank=12, q_lora_rank=20, qk_nope_head_dim=10, qk_rope_head_dim=6, v_head_dim=8),
+    "num_kv_heads": 4,
+    "qk_norm": False,
+}
+GROUPED = MoeConfig(
+    num_experts=8,
+    intermediate_size=24,
+    num_shared_experts=2,
+    first_dense_layers=1,
+    gate=Gate.sigmoid,
+    renormalize=False,
+    routed_scale=2.5,
+    num_groups=4,
+    top_k_groups=2,
+    aux_loss_coef=0.001,
+    bias_update_rate=0.01,
+)
+SHAPES = {
+    "qwen2": {"qk_norm": False, "qkv_bias": True},
+    "mixtral": {"qk_norm": False, "moe": SPARSE},
+    "qwen3_moe": {"moe": replace(SPARSE, first_dense_layers=1, renormalize=False)},
+    "deepseek_v3": LATENT | {"moe": GROUPED, "mtp": MtpConfig(loss_coef=0.1)},
+}
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_every_architecture_makes_the_round_trip(make_config, tokenizer, kind):
+    ours = make_config(**SHAPES[kind])
+    assert architecture(ours) == kind
+    hf = to_hf_config(ours, tokenizer, "float32")
+    assert from_hf_config(hf, "x") == ours
+    theirs = transformers.AutoConfig.for_model(**hf)
+    assert theirs.architectures == [ARCHITECTURES[kind]]
+    assert from_hf_config(theirs.to_dict(), "x") == ours
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"qkv_bias": True}, "qk_norm with qkv_bias"),
+        ({"mtp": MtpConfig()}, "mtp without"),
+        (LATENT, "mla without moe"),
+        (LATENT | {"moe": SPARSE}, "softmax gate"),
+        ({"moe": GROUPED}, "sigmoid gate"),
+        ({"moe": SPARSE, "qkv_bias": True, "qk_norm": False}, "moe with qkv_bias"),
+        ({"moe": replace(SPARSE, first_dense_layers=1), "qk_norm": False}, "first_dense_layers"),
+    ],
+)
+def test_shapes_that_transformers_has_not_are_refused(make_config, changes, words):
+    with pytest.raises(ArtefactError, match=words):
+        architecture(make_config(**changes))

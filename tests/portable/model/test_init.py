@@ -1,6 +1,7 @@
 import torch
 
-from portable.model.init import empty_model, init_weights, new_model
+from portable.model.config import Gate, MoeConfig
+from portable.model.init import empty_model, init_weights, initial_value, new_model
 
 
 def test_same_seed_same_weights_whatever_the_global_stream(make_config, kernels):
@@ -49,3 +50,21 @@ def test_empty_model_can_be_filled(make_config, kernels):
     init_weights(model, 0)
     ids = torch.zeros(1, 4, dtype=torch.long)
     assert model(ids, torch.arange(4)[None]).isfinite().all()
+
+
+def test_one_value_can_be_drawn_alone(make_config, kernels):
+    moe = MoeConfig(num_experts=4, intermediate_size=8, gate=Gate.sigmoid, num_shared_experts=1)
+    config = make_config(moe=moe, qkv_bias=True)
+    model = new_model(config, kernels, seed=5)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, initial_value(config, name, value.shape, 5)), name
+        assert (value == 0).all() == name.endswith(".bias"), name
+    downs = [model.blocks["0"].mlp.experts.down, model.blocks["0"].mlp.shared.down.weight]
+    assert all(abs(down.std().item() - 0.2 / 2) < 0.02 for down in downs)  # sqrt(2 * 2 layers) = 2
+
+
+def test_buffers_stay_in_float32(make_config, kernels):
+    config = make_config(moe=MoeConfig(num_experts=4, intermediate_size=8, gate=Gate.sigmoid))
+    model = new_model(config, kernels, seed=5, dtype=torch.bfloat16)
+    assert {buffer.dtype for buffer in model.buffers()} == {torch.float32}
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}

@@ -25,6 +25,29 @@ CASES = {
             "original_max_position_embeddings": 256,
         },
     ),
+    "yarn": (
+        RopeConfig(scaling=RopeScaling.yarn, factor=8.0, original_max_seq_len=256, beta_fast=16.0),
+        {
+            "rope_type": "yarn",
+            "rope_theta": 1e4,
+            "factor": 8.0,
+            "beta_fast": 16.0,
+            "original_max_position_embeddings": 256,
+        },
+    ),
+    "yarn with mscales": (
+        RopeConfig(
+            scaling=RopeScaling.yarn, factor=8.0, original_max_seq_len=256, mscale=0.7, mscale_all_dim=1.2
+        ),
+        {
+            "rope_type": "yarn",
+            "rope_theta": 1e4,
+            "factor": 8.0,
+            "mscale": 0.7,
+            "mscale_all_dim": 1.2,
+            "original_max_position_embeddings": 256,
+        },
+    ),
 }
 
 
@@ -58,3 +81,10 @@ def test_angles_by_hand():
     expected = [3 * 1.0, 3 * 0.1, 3 * 1.0, 3 * 0.1]
     torch.testing.assert_close(cos[0, 0], torch.tensor([math.cos(angle) for angle in expected]))
     torch.testing.assert_close(sin[0, 0], torch.tensor([math.sin(angle) for angle in expected]))
+
+
+def test_interleaved_tables_hold_each_angle_twice_in_a_row():
+    config, positions = RopeConfig(theta=100.0), torch.tensor([[3]])
+    pairs = RotaryTable(4, config, interleave=True)(positions)
+    for ours, halves in zip(pairs, RotaryTable(4, config)(positions), strict=True):
+        assert torch.equal(ours[0, 0], halves[0, 0, [0, 0, 1, 1]])

@@ -7,10 +7,19 @@ from safetensors.torch import load_file, save_file
 
 from portable.core.errors import ArtefactError
 from portable.core.storage import read_json, write_json
-from portable.model.config import RopeConfig, RopeScaling
+from portable.model.config import Gate, MlaConfig, MoeConfig, MtpConfig, RopeConfig, RopeScaling
 from portable.model.init import new_model
 from portable.model.tokenizer import Tokenizer
-from portable.model.weights import hf_name, load_model, read_config, save_model, weight_files
+from portable.model.weight_stream import StoredWeights
+from portable.model.weights import (
+    hf_name,
+    load_model,
+    read_box,
+    read_config,
+    save_model,
+    stored_shape,
+    weight_files,
+)
 
 LLAMA3 = RopeConfig(theta=5e5, scaling=RopeScaling.llama3, factor=8.0, original_max_seq_len=16)
 SHAPES = {
@@ -71,6 +80,119 @@ def test_their_folder_gives_us_their_logits(kernels, tmp_path, kind, tied):
     ours, config = load_model(tmp_path, kernels)
     assert (config.qk_norm, config.tie_embeddings) == (kind == "qwen3", tied)
     torch.testing.assert_close(*logits_of_both(ours, theirs), rtol=0, atol=1e-5)
+
+
+DEEPSEEK = {
+    "moe_intermediate_size": 24,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "kv_lora_rank": 12,
+    "q_lora_rank": 20,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 16,
+    "v_head_dim": 12,
+    "n_group": 4,
+    "topk_group": 2,
+    "first_k_dense_replace": 1,
+    "num_key_value_heads": 4,
+}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 1e4,
+    "factor": 4.0,
+    "mscale": 1.0,
+    "mscale_all_dim": 0.8,
+    "original_max_position_embeddings": 16,
+    "beta_fast": 32,
+    "beta_slow": 1,
+}
+THEIRS = {
+    "qwen2": ("qwen2", {"head_dim": 8}),
+    "mixtral": ("mixtral", {"head_dim": 16}),
+    "qwen3_moe": (
+        "qwen3_moe",
+        {
+            "num_experts": 4,
+            "mlp_only_layers": [0],
+            "head_dim": 16,
+            "moe_intermediate_size": 24,
+            "num_experts_per_tok": 2,
+        },
+    ),
+    "deepseek_v3": ("deepseek_v3", DEEPSEEK),
+    "deepseek_v3, plain queries, halves": (
+        "deepseek_v3",
+        DEEPSEEK | {"q_lora_rank": None, "rope_interleave": False, "n_group": 1, "topk_group": 1},
+    ),
+    "deepseek_v3, yarn": ("deepseek_v3", DEEPSEEK | {"rope_parameters": YARN}),
+}
+
+
+@pytest.mark.parametrize("name", THEIRS)
+@pytest.mark.parametrize("fused", [False, True])
+def test_every_architecture_of_theirs_gives_us_their_logits_and_back(
+    kernels, tokenizer, tmp_path, name, fused
+):
+    torch.manual_seed(0)
+    kind, changes = THEIRS[name]
+    shape = {"vocab_size": 270, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
+    hf = transformers.AutoConfig.for_model(kind, **(shape | heads | {"initializer_range": 0.2} | changes))
+    theirs = transformers.AutoModelForCausalLM.from_config(hf).eval()
+    for key, value in theirs.state_dict().items():
+        if key.endswith("bias"):  # biases that are zero would hide that they are not read
+            value.normal_(0, 0.2)
+    theirs.save_pretrained(tmp_path / "theirs", save_original_format=not fused)
+    ours, config = load_model(tmp_path / "theirs", kernels)
+    torch.testing.assert_close(*logits_of_both(ours, theirs), rtol=0, atol=1e-5)
+    save_model(ours, config, tokenizer, tmp_path / "ours")
+    again, report = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "ours", output_loading_info=True
+    )
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    for key, value in theirs.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+    if fused:
+        return
+    files = [set(load_file(tmp_path / side / "model.safetensors")) for side in ("theirs", "ours")]
+    assert files[0] == files[1], "our tensors are called as theirs"
+
+
+def test_boxes_of_stacked_experts_are_read_from_their_own_tensors(make_config, kernels, tokenizer, tmp_path):
+    config = make_config(moe=MoeConfig(num_experts=6, intermediate_size=8))
+    model = new_model(config, kernels, 0)
+    save_model(model, config, tokenizer, tmp_path)
+    stored = StoredWeights(tmp_path)
+    for name, value in model.state_dict().items():
+        assert stored_shape(stored, config, name, len(value)) == tuple(value.shape), name
+        assert torch.equal(read_box(stored, config, name, (0,) * value.ndim, tuple(value.shape)), value), name
+    up = model.blocks["1"].mlp.experts.up
+    box = read_box(stored, config, "blocks.1.mlp.experts.up", (2, 3, 0), (3, 4, 32))
+    assert torch.equal(box, up[2:5, 3:7])
+    assert read_box(stored, config, "blocks.1.mlp.experts.up", (6, 0, 0), (0, 8, 32)).shape == (0, 8, 32)
+    assert stored_shape(stored, config, "blocks.1.mlp.experts.up", 7) is None
+    with pytest.raises(ArtefactError, match=r"lacks the tensor.*experts\.6"):
+        read_box(stored, config, "blocks.1.mlp.experts.up", (6, 0, 0), (1, 8, 32))
+
+
+def test_depths_of_prediction_are_kept_and_forgotten_with_their_weights(
+    make_config, kernels, tokenizer, tmp_path
+):
+    mla = MlaConfig(kv_lora_rank=12, q_lora_rank=20, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8)
+    moe = MoeConfig(num_experts=4, intermediate_size=8, num_shared_experts=1, gate=Gate.sigmoid)
+    config = make_config(mla=mla, moe=moe, mtp=MtpConfig(), num_kv_heads=4, qk_norm=False)
+    model = new_model(config, kernels, 0)
+    save_model(model, config, tokenizer, tmp_path)
+    again, read = load_model(tmp_path, kernels)
+    assert read == config
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name])
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    torch.testing.assert_close(*logits_of_both(model, theirs), rtol=0, atol=1e-5)
+    theirs.save_pretrained(tmp_path / "without")
+    assert read_config(tmp_path / "without").mtp is None
+    load_model(tmp_path / "without", kernels)
 
 
 @pytest.mark.parametrize("limit", [10**9, 20_000])

@@ -60,7 +60,7 @@ def test_the_cpu_runtime_is_what_was_asked_for():
 def test_the_log_says_what_the_run_is_on(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO, logger="portable.parallel.build"):
         runtime_with()
-    assert "strategy single, 1 process over local, fp32" in caplog.text
+    assert "strategy single, 1 process over local, layout one rank, fp32" in caplog.text
 
 
 def test_kernels_are_picked_for_the_compute_format():
@@ -196,7 +196,7 @@ def test_a_group_is_left_when_the_strategy_refuses_it(monkeypatch: pytest.Monkey
 
     backend = build.load_backend("cpu")
     monkeypatch.setattr(type(backend), "group", lambda self, timeout_s, check_calls: Pair())
-    with pytest.raises(ConfigError, match="strategy=single with 2 processes would train 2 models"):
+    with pytest.raises(ConfigError, match="strategy=single leaves 2 processes to train 2 models that never meet"):
         runtime_with()
     assert closed == [True]
 

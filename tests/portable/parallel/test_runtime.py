@@ -3,11 +3,16 @@ from dataclasses import replace
 import torch
 
 from portable.collective.local import LocalGroup
+from portable.parallel.layout import Layout
+from portable.parallel.mesh import Mesh
 from tests.portable.train.support import make_runtime
 
 
-class SecondRank(LocalGroup):
-    rank = 1
+class SecondReader(Mesh):
+    def group(self, axis: str) -> LocalGroup:
+        group = LocalGroup(axis)
+        group.rank = 1 if axis == "batch" else 0
+        return group
 
 
 def draw(runtime) -> float:
@@ -15,10 +20,10 @@ def draw(runtime) -> float:
     return float(torch.rand(()))
 
 
-def test_seeding_repeats_itself_and_differs_between_ranks():
+def test_seeding_repeats_itself_and_differs_between_readers():
     runtime = make_runtime()
     first, again = draw(runtime), draw(runtime)
-    other = draw(replace(runtime, group=SecondRank()))
+    other = draw(replace(runtime, mesh=SecondReader(Layout(), runtime.group, "cpu")))
     assert first == again
     assert first != other
 

@@ -77,7 +77,7 @@ def test_lora_trains_a_part_and_leaves_a_whole_model(config: SftConfig, runtime:
     tuned, _ = load_model(tmp_path, runtime.kernels)
     assert artefact.summary["parameters_trained"] < sum(p.numel() for p in base.parameters())
     assert torch.equal(base.embed.weight, tuned.embed.weight)
-    assert not torch.equal(base.blocks[0].mlp.up.weight, tuned.blocks[0].mlp.up.weight)  # pyright: ignore
+    assert not torch.equal(base.blocks["0"].mlp.up.weight, tuned.blocks["0"].mlp.up.weight)  # pyright: ignore
     assert artefact.summary["heldout_loss_after"] < 0.8 * artefact.summary["heldout_loss_before"]
     files = json.loads((tmp_path / SEAL).read_text())["files"]
     assert {

@@ -13,10 +13,12 @@ from portable.core.errors import CollectiveError
 from portable.data.shard import TokenShards
 from portable.model.config import ModelConfig
 from portable.parallel.runtime import Runtime
+from portable.parallel.spread import spread
 from portable.train.checkpoint import checkpointer
 from portable.train.config import AdamWConfig, CheckpointConfig, MuonConfig
 from portable.train.evaluate import bits_per_byte
 from portable.train.next_token import next_token_loss
+from portable.train.precision import forward_context
 from portable.train.pretrain import run_pretrain
 from portable.train.pretrain_config import PretrainConfig
 from portable.train.trainer import Trainer
@@ -101,11 +103,11 @@ def train(
     """
     trainer = build(Path(folder), strategy, optim)
     if int(die_after):
-        _after_each_step(trainer, lambda step: os._exit(0) if step == int(die_after) else None)
+        after_each_step(trainer, lambda step: os._exit(0) if step == int(die_after) else None)
     trainer.resume()
     began = trainer.step
     trainer.fit()
-    weights = trainer.runtime.strategy.full_state_dict(trainer.module)
+    weights = trainer.model.whole_weights()
     trainer.runtime.group.close()
     return {"hash": weights_hash(weights), "began": began}
 
@@ -118,7 +120,7 @@ def train_slowly(folder: str) -> str:
         (Path(folder) / "step.txt").write_text(str(step))
         time.sleep(0.03)
 
-    _after_each_step(trainer, tell)
+    after_each_step(trainer, tell)
     trainer.fit()
     return weights_hash(trainer.module.state_dict())
 
@@ -129,17 +131,17 @@ def hang_in_save(folder: str) -> dict[str, Any]:
     """
     real = checkpointer.commit
 
-    def commit(root: Path, step: int, *rest: Any) -> Any:
-        if step == 9:
+    def commit(root: Path, made: Any, *rest: Any) -> Any:
+        if made.step == 9:
             (Path(folder) / "saving.txt").write_text("now")
             time.sleep(600)
-        return real(root, step, *rest)
+        return real(root, made, *rest)
 
     checkpointer.commit = commit
     return train(folder)
 
 
-def _after_each_step(trainer: Trainer, act: Any) -> None:
+def after_each_step(trainer: Trainer, act: Any) -> None:
     real = trainer._after_step
 
     def after(advance: Any) -> None:
@@ -152,7 +154,7 @@ def _after_each_step(trainer: Trainer, act: Any) -> None:
 def evaluate(shards: str) -> list[float]:
     """Score with a sharded model, whose ranks need each other in every forward pass."""
     runtime = make_runtime("fsdp")
-    model = runtime.strategy.wrap(TinyModel())
+    model = spread(TinyModel(), runtime, forward_context(runtime))
     score = bits_per_byte(model, TokenShards.open(Path(shards)), runtime, seq_len=4, batch_tokens=8)
     runtime.group.close()
     return score.document_nats.tolist()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,10 +17,13 @@ from portable.core.metric import JsonlSink, read_metrics
 from portable.core.record import Document
 from portable.data.config import TokenizerConfig
 from portable.data.format.corpus import LineWriter
+from portable.data.mixture.config import CorpusConfig
 from portable.data.shard import ShardWriter
 from portable.data.tokenizer import train_tokenizer
+from portable.model.tokenizer import Tokenizer
 from portable.model.weights import load_model
 from portable.train.pretrain import run_pretrain
+from portable.train.pretrain_config import PretrainConfig
 from tests.portable.train.case_train import pretrain_config
 from tests.portable.train.support import make_runtime, workspace
 from tests.processes import run_processes, start
@@ -41,11 +45,7 @@ def sentences() -> list[str]:
     ]
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("corpus")
-    texts = {"train": sentences()[::2], "heldout": sentences()[1::24]}
-    tokenizer = train_tokenizer(texts["train"], TokenizerConfig(vocab_size=290))
+def make_corpus(path: Path, texts: dict[str, list[str]], tokenizer: Tokenizer) -> Path:
     tokenizer.save(path / "tokenizer")
     for side, lines in texts.items():
         with LineWriter(path / "documents" / f"{side}.jsonl.zst") as writer:
@@ -58,6 +58,24 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 shards.add([*tokenizer.encode(text), tokenizer.end_of_text_id], len(text.encode()))
     seal(path, "corpus", ["documents", "tokenizer", "tokens"])
     return path
+
+
+def learn(texts: list[str], vocab_size: int) -> Tokenizer:
+    return train_tokenizer(texts, TokenizerConfig(vocab_size=vocab_size))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    texts = {"train": sentences()[::2], "heldout": sentences()[1::24]}
+    return make_corpus(tmp_path_factory.mktemp("corpus"), texts, learn(texts["train"], 290))
+
+
+@pytest.fixture(scope="module")
+def other(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small corpus in capitals, in the tokens of the first."""
+    texts = [text.upper() for text in sentences()[:40]]
+    path = tmp_path_factory.mktemp("other")
+    return make_corpus(path, {"train": texts, "heldout": texts[::8]}, Tokenizer.load(corpus / "tokenizer"))
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +150,43 @@ def test_a_vocabulary_without_room_for_the_corpus_is_refused(corpus: Path, tmp_p
 def test_an_input_that_is_no_corpus_is_refused(finished, tmp_path: Path):
     with pytest.raises(ArtefactError, match="is of kind 'model', but 'corpus' is needed"):
         run_pretrain(pretrain_config(str(finished.path)), make_runtime(), workspace(tmp_path))
+
+
+def mixed(*folders: Path, **settings: Any) -> PretrainConfig:
+    corpora = [
+        CorpusConfig(data=str(folder), weight=1 / len(folders), name=folder.name[:5]) for folder in folders
+    ]
+    return pretrain_config("", mixture=corpora, **settings)
+
+
+def test_a_mixture_is_read_in_its_shares_and_scored_by_corpus(corpus: Path, other: Path, tmp_path: Path):
+    config = mixed(corpus, other)
+    config.mixture[1].epochs = 0.5
+    space = workspace(tmp_path, JsonlSink(tmp_path / "metrics.jsonl"))
+    summary = run_pretrain(config, make_runtime(), space).summary
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert rows[0]["corpus/corpu/samples"] == rows[0]["corpus/other/samples"] == 4
+    assert rows[-1]["corpus/corpu/samples"] + rows[-1]["corpus/other/samples"] == 96
+    assert 0.4 < rows[-1]["corpus/other/epochs"] <= 0.5
+    own = [rows[-1][f"corpus/{name}/heldout_bits_per_byte"] for name in ("corpu", "other")]
+    assert min(own) < summary["bits_per_byte"] == rows[-1]["heldout_bits_per_byte"] < max(own)
+
+
+def test_corpora_of_different_tokenizers_are_refused(corpus: Path, tmp_path: Path):
+    texts = {"train": sentences(), "heldout": sentences()[:3]}
+    stranger = make_corpus(tmp_path / "stranger", texts, learn(texts["train"], 270))
+    with pytest.raises(ConfigError, match=r"corpu and stran .* different tokenizers.*data.tokenizer.path="):
+        run_pretrain(mixed(corpus, stranger), make_runtime(), workspace(tmp_path / "model"))
+
+
+def test_a_run_that_a_mixture_cannot_feed_is_refused(corpus: Path, other: Path, tmp_path: Path):
+    config = mixed(corpus, other)
+    for part in config.mixture:
+        part.epochs = 0.5
+    with pytest.raises(ConfigError, match=r"but the run asks for 96; use steps=\d+ or less"):
+        run_pretrain(config, make_runtime(), workspace(tmp_path))
+
+
+def test_reading_ahead_changes_nothing(finished, corpus: Path, tmp_path: Path):
+    config = pretrain_config(str(corpus), prefetch_batches=0)
+    assert run_pretrain(config, make_runtime(), workspace(tmp_path)).digest == finished.digest

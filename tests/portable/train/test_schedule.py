@@ -35,6 +35,11 @@ def test_wsd_stays_and_then_falls():
     assert factors(10, config) == pytest.approx([1.0] * 7 + [0.75, 0.5, 0.25])
 
 
+def test_wsd_sqrt_falls_steeply_at_first():
+    config = ScheduleConfig(decay=Decay.wsd_sqrt, warmup_steps=0, min_factor=0.0, decay_fraction=0.4)
+    assert factors(10, config) == pytest.approx([1.0] * 7 + [0.5, 1 - 0.5**0.5, 1 - 0.75**0.5])
+
+
 def test_a_warm_up_longer_than_the_run_is_followed_as_far_as_it_goes():
     assert factors(3, ScheduleConfig(decay=Decay.cosine, warmup_steps=10)) == [0.1, 0.2, 0.3]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from portable.core.record import Batch
 from portable.device.protocol import Dtype
 from portable.hardware.spec import Figure, HardwareConfig
 from portable.parallel.config import PrecisionConfig
+from portable.parallel.objective import LossSum
 from portable.train.config import MuonConfig, TrainConfig
 from portable.train.next_token import next_token_loss
-from portable.parallel.objective import LossSum
 from portable.train.trainer import DivergedError, StepResult, Trainer
 from tests.portable.train.support import (
     RowSource,
@@ -44,6 +45,10 @@ class Recorder:
 
     def close(self) -> None:
         pass
+
+    def steps(self) -> list[tuple[int, dict[str, float | None]]]:
+        """The rows of training steps; checkpoints and evaluations record their own."""
+        return [(step, values) for step, values in self.rows if "loss" in values]
 
 
 def make_trainer(path: Path, config: TrainConfig, **changes: Any) -> Trainer:
@@ -119,7 +124,7 @@ class OneRow(RowSource):
 def test_training_learns(tmp_path: Path):
     sink = Recorder()
     make_trainer(tmp_path, train_config(40), source=OneRow(1, 1), sink=sink).fit()
-    losses = [values["loss"] for _, values in sink.rows]
+    losses = [values["loss"] for _, values in sink.steps()]
     assert losses[0] > 2.5
     assert losses[-1] < 0.2
 
@@ -141,7 +146,7 @@ def test_muon_trains_through_the_same_loop(tmp_path: Path):
     sink = Recorder()
     config = train_config(40, optim=MuonConfig(lr=0.02, adamw_lr=0.05))
     make_trainer(tmp_path, config, source=OneRow(1, 1), sink=sink).fit()
-    assert sink.rows[-1][1]["loss"] < 0.2 * sink.rows[0][1]["loss"]
+    assert sink.steps()[-1][1]["loss"] < 0.2 * sink.steps()[0][1]["loss"]
 
 
 def test_mixed_precision_computes_in_bf16_and_keeps_fp32_weights(tmp_path: Path):
@@ -178,8 +183,8 @@ def test_what_is_recorded_has_units_and_is_complete(tmp_path: Path):
 
     sink = Recorder()
     make_trainer(tmp_path, train_config(2), objective=objective, sink=sink).fit()
-    assert [step for step, _ in sink.rows] == [1, 2]
-    values = sink.rows[-1][1]
+    assert [step for step, _ in sink.steps()] == [1, 2]
+    values = sink.steps()[-1][1]
     assert values["twice"] == pytest.approx(2 * values["loss"], rel=1e-6)
     assert values["terms"] == 1.0  # metrics are sums over the same terms, divided by their number
     assert values["tokens_seen"] == 2 * 4 * 6
@@ -192,20 +197,18 @@ def test_what_is_recorded_has_units_and_is_complete(tmp_path: Path):
 def test_mfu_is_there_when_both_figures_are_known(tmp_path: Path):
     runtime = make_runtime()
     known = HardwareConfig(name="cpu", backend="cpu", peak_tflops={"fp32": Figure(value=0.001)})
-    runtime = type(runtime)(
-        runtime.device, runtime.group, runtime.strategy, runtime.kernels, runtime.precision, known
-    )
+    runtime = replace(runtime, hardware=known)
     sink = Recorder()
     make_trainer(tmp_path, train_config(1), runtime=runtime, sink=sink, flops_per_token=1000.0).fit()
-    values = sink.rows[-1][1]
+    values = sink.steps()[-1][1]
     assert values["mfu"] == pytest.approx(1000.0 * values["tokens_per_s"] / 1e9)
 
 
 def test_numbers_are_recorded_at_the_log_interval_and_at_the_end(tmp_path: Path):
     sink = Recorder()
     make_trainer(tmp_path, train_config(8, log_every_steps=3), sink=sink).fit()
-    assert [step for step, _ in sink.rows] == [3, 6, 8]
-    assert sink.rows[-1][1]["tokens_seen"] == 8 * 4 * 6
+    assert [step for step, _ in sink.steps()] == [3, 6, 8]
+    assert sink.steps()[-1][1]["tokens_seen"] == 8 * 4 * 6
 
 
 def test_evaluation_runs_at_its_cadence(tmp_path: Path):
@@ -267,18 +270,18 @@ def test_a_step_without_targets_is_an_error_not_a_division_by_zero(tmp_path: Pat
         trainer.train_step([])
 
 
-def test_a_group_that_disagrees_is_noticed_before_the_backward_pass(tmp_path: Path):
+def test_a_group_that_disagrees_is_noticed_before_the_backward_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     class Pair(LocalGroup):
-        size = 2
-
         def sum_scalar(self, value: float) -> float:
             return value + 3  # the other rank has three
 
     runtime = make_runtime()
     trainer = make_trainer(tmp_path, train_config(2), runtime=runtime)
-    trainer.runtime = type(runtime)(
-        runtime.device, Pair(), runtime.strategy, runtime.kernels, runtime.precision, runtime.hardware
-    )
+    pair = Pair()
+    pair.size = 2
+    monkeypatch.setitem(runtime.mesh._groups, "batch", pair)
     with pytest.raises(
         CollectiveError, match="rank 0 has 2 micro-batches in step 1, others have another number"
     ):

@@ -1,5 +1,6 @@
 """The native engine against plain forward passes and against transformers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from portable.core.errors import ConfigError, DataError
 from portable.engine.config import HfEngineConfig, NativeEngineConfig
 from portable.engine.native.engine import NativeEngine, build
 from portable.engine.request import Request
+from portable.model.config import Gate, MlaConfig, MoeConfig
+from portable.model.init import new_model
 from portable.parallel.runtime import Runtime
-from tests.portable.engine.support import ask, plain_log_probs
+from tests.portable.engine.support import ask, make_model_config, plain_log_probs
 
 PROMPTS = [[1, 2, 3], [40, 41], [7] * 9, [100, 3, 250, 8, 8], [1, 2, 3]]
 
@@ -28,6 +31,25 @@ def test_log_probs_agree_with_a_plain_forward_pass(engine: NativeEngine, setting
     for request, completion in zip(asked, engine.generate(asked), strict=True):
         temperature = request.sampling.temperature
         expected = plain_log_probs(engine.model, request.prompt_ids, completion.token_ids, temperature)
+        assert completion.log_probs == pytest.approx(expected, abs=1e-5)
+
+
+def test_latent_attention_and_experts_decode_as_they_read(engine: NativeEngine, runtime: Runtime) -> None:
+    shape = replace(
+        make_model_config(engine.tokenizer.vocab_size),
+        mla=MlaConfig(kv_lora_rank=12, q_lora_rank=20, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=10),
+        moe=MoeConfig(
+            num_experts=6, intermediate_size=24, num_shared_experts=1, first_dense_layers=1, gate=Gate.sigmoid
+        ),
+        head_dim=12,
+        num_kv_heads=4,
+        qk_norm=False,
+    )
+    model = new_model(shape, runtime.kernels, seed=3)
+    sparse = NativeEngine(model, engine.tokenizer, NativeEngineConfig(max_batch_size=4), runtime)
+    asked = requests()
+    for request, completion in zip(asked, sparse.generate(asked), strict=True):
+        expected = plain_log_probs(model, request.prompt_ids, completion.token_ids)
         assert completion.log_probs == pytest.approx(expected, abs=1e-5)
 
 

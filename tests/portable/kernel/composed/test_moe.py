@@ -55,3 +55,12 @@ def test_groups_of_any_size_and_frozen_inputs(counts, frozen):
 def test_a_transposed_weight_needs_no_copy_of_its_own():
     weight = numbers(3, 2, 4).transpose(1, 2)
     compare("grouped_matmul", [numbers(5, 4), weight], torch.tensor([2, 0, 3]))
+
+
+@pytest.mark.parametrize("needs_weights", [True, False])
+def test_rows_are_kept_for_the_gradients_of_weights_only(needs_weights):
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(tuple(x.shape)), lambda x: x):
+        slots = torch.arange(6).view(3, 2)
+        composed.moe_unpermute(numbers(6, 4), slots, numbers(3, 2).detach().requires_grad_(needs_weights))
+    assert ((6, 4) in kept) == needs_weights

@@ -16,6 +16,7 @@ import torch
 
 from portable.core.errors import ConfigError, StorageError
 from portable.train.checkpoint import checkpointer as module
+from portable.train.checkpoint import transfer
 from portable.train.config import CheckpointConfig, MuonConfig
 from portable.train.next_token import next_token_loss
 from portable.train.trainer import Trainer
@@ -124,17 +125,18 @@ def test_what_is_saved_is_the_state_of_its_step_whatever_happens_next(
 ):
     """The background thread is held until the weights have been overwritten: only a copy can pass."""
     released = threading.Event()
-    real = module.FileSystemWriter.write_data
+    real = transfer.FileSystemWriter.write_data
 
     def held(*arguments: Any, **named: Any) -> Any:
         assert released.wait(60)
         return real(*arguments, **named)
 
-    monkeypatch.setattr(module.FileSystemWriter, "write_data", held)
+    monkeypatch.setattr(transfer.FileSystemWriter, "write_data", held)
     trainer = case_train.build(tmp_path)
     trainer.train_step(trainer.source.next_batches())
     saved = weights_hash(trainer.module.state_dict())
-    trainer._checkpointer.save(1, {"tokens_seen": 0.0})
+    trainer.step = 1
+    trainer._save()
     with torch.no_grad():
         for parameter in trainer.module.parameters():
             parameter.fill_(7.0)
@@ -156,7 +158,7 @@ def test_saving_returns_before_the_bytes_are_on_the_disk(tmp_path: Path, monkeyp
     monkeypatch.setattr(module, "commit", lambda *arguments: released.wait(60) and real(*arguments))
     trainer = case_train.build(tmp_path)
     trainer._checkpointer.save(1, {})
-    assert steps_saved(tmp_path) == [".partial-step-00000001"]
+    assert not (tmp_path / "checkpoints" / "step-00000001").exists()
     released.set()
     trainer._checkpointer.close()
     assert steps_saved(tmp_path) == ["step-00000001"]
@@ -174,16 +176,29 @@ def other_run(folder: Path, model: TinyModel, **changes: Any) -> Trainer:
     )
 
 
-def test_a_checkpoint_of_another_model_or_optimiser_is_refused(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("model", "changes", "told"),
+    [
+        (
+            {"num_blocks": 3},
+            {},
+            r"model/blocks.2.norm.weight \(8\) is not in the checkpoint; .*; and 1 more; set model",
+        ),
+        (
+            {"vocab": 18},
+            {},
+            r"model/embed.weight is 17 × 8 in the checkpoint and 18 × 8 here; model/head.weight is 17 × 8",
+        ),
+        ({}, {"optim": MuonConfig()}, r"optimizer/blocks.0.inner.weight/momentum_buffer \(8 × 8\) is not in"),
+    ],
+    ids=["deeper", "wider", "optimiser"],
+)
+def test_a_checkpoint_of_another_model_or_optimiser_is_refused_with_the_first_differences(
+    tmp_path: Path, model: dict[str, int], changes: dict[str, Any], told: str
+):
     case_train.build(tmp_path, steps=3).fit()
-    for other in (
-        other_run(tmp_path, TinyModel(num_blocks=3)),
-        other_run(tmp_path, TinyModel(), optim=MuonConfig()),
-    ):
-        with pytest.raises(
-            ConfigError, match="step-00000003 belongs to a model or an optimiser of another shape"
-        ):
-            other.fit()
+    with pytest.raises(ConfigError, match=rf"step-00000003 belongs to another model .*: {told}"):
+        other_run(tmp_path, TinyModel(**model), **changes).fit()
 
 
 @pytest.mark.parametrize(
@@ -203,7 +218,7 @@ def test_a_disk_that_fails_in_the_background_stops_the_run_with_a_letter(
     def fail(*_: Any, **__: Any) -> Any:
         raise failure
 
-    monkeypatch.setattr(module.FileSystemWriter, "write_data", fail)
+    monkeypatch.setattr(transfer.FileSystemWriter, "write_data", fail)
     trainer = case_train.build(tmp_path)
     with pytest.raises(StorageError, match=told):
         trainer.fit()

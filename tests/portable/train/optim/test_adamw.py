@@ -5,14 +5,12 @@ from torch import optim
 from portable.kernel.config import KernelConfig
 from portable.kernel.registry import KernelSet
 from portable.train.config import AdamWConfig
-from portable.train.optim.adamw import build_adamw
+from tests.portable.train.optim.support import build
 from tests.portable.train.support import TinyModel
-
-KERNELS = KernelSet("cpu", "fp32")
 
 
 def decay_of(model: TinyModel, **settings: float) -> dict[str, float]:
-    optimizer = build_adamw(model, AdamWConfig(**settings), KERNELS)
+    optimizer = build(model, AdamWConfig(**settings))
     decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     return {name: decays[id(parameter)] for name, parameter in model.named_parameters()}
 
@@ -32,7 +30,7 @@ def test_only_matrices_decay():
 def test_the_first_step_is_the_papers():
     """After one step the moments cancel: lr × (sign of the gradient + decay × weight)."""
     model = TinyModel()
-    optimizer = build_adamw(model, AdamWConfig(lr=0.01, weight_decay=0.5), KERNELS)
+    optimizer = build(model, AdamWConfig(lr=0.01, weight_decay=0.5))
     before = model.head.weight.detach().clone()
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, -2.0)
@@ -47,7 +45,7 @@ def test_the_picked_kernel_computes_what_torch_does(row: str):
     """Five steps, one parameter without a gradient at first, beside torch's own AdamW."""
     ours, theirs = TinyModel(seed=3), TinyModel(seed=3)
     kernels = KernelSet("cpu", "fp32", KernelConfig(rows={"adamw": row}))
-    optimizer = build_adamw(ours, AdamWConfig(lr=0.01, weight_decay=0.0), kernels)
+    optimizer = build(ours, AdamWConfig(lr=0.01, weight_decay=0.0), kernels)
     peer = optim.AdamW(theirs.parameters(), lr=0.01, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
     generator = torch.Generator().manual_seed(0)
     for step in range(5):

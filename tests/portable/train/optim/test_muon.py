@@ -5,18 +5,16 @@ from torch import nn, optim
 from portable.core.errors import ConfigError
 from portable.device.protocol import Dtype
 from portable.kernel.reference.muon import muon_step
-from portable.kernel.registry import KernelSet
 from portable.train.config import MuonConfig
 from portable.train.optim.adamw import AdamW
-from portable.train.optim.muon import Muon, build_muon
+from portable.train.optim.muon import Muon
+from tests.portable.train.optim.support import build
 from tests.portable.train.support import TinyModel
-
-KERNELS = KernelSet("cpu", "fp32")
 
 
 def test_hidden_matrices_go_to_muon_and_the_rest_to_adamw():
     model = TinyModel(num_blocks=2)
-    optimizer = build_muon(model, MuonConfig(lr=0.03, adamw_lr=0.004), KERNELS)
+    optimizer = build(model, MuonConfig(lr=0.03, adamw_lr=0.004))
     muon, adamw = optimizer.parts
     assert isinstance(muon, Muon)
     assert isinstance(adamw, AdamW)
@@ -31,7 +29,7 @@ def test_hidden_matrices_go_to_muon_and_the_rest_to_adamw():
 
 def test_the_update_of_a_hidden_matrix_is_nearly_orthogonal():
     model = TinyModel(num_blocks=1)
-    optimizer = build_muon(model, MuonConfig(lr=1.0), KERNELS)
+    optimizer = build(model, MuonConfig(lr=1.0))
     before = model.blocks[0].inner.weight.detach().clone()
     torch.manual_seed(0)
     for parameter in model.parameters():
@@ -46,17 +44,17 @@ def test_a_frozen_model_with_plain_adapters_still_trains():
     model = TinyModel()
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name == "blocks.1.inner.weight")
-    assert len(build_muon(model, MuonConfig(), KERNELS).parts) == 1
+    assert len(build(model, MuonConfig()).parts) == 1
 
 
 def test_a_model_without_hidden_matrices_is_sent_to_adamw():
     with pytest.raises(ConfigError, match=r"optim=muon found no hidden matrix .* use optim=adamw"):
-        build_muon(nn.Linear(2, 2), MuonConfig(), KERNELS)
+        build(nn.Linear(2, 2), MuonConfig())
 
 
 def test_five_steps_are_torchs_to_the_bit():
     ours, theirs = TinyModel(num_blocks=2, seed=4), TinyModel(num_blocks=2, seed=4)
-    muon = build_muon(ours, MuonConfig(lr=0.02, weight_decay=0.1), KERNELS).parts[0]
+    muon = build(ours, MuonConfig(lr=0.02, weight_decay=0.1)).parts[0]
     hidden = [block.inner.weight for block in theirs.blocks]
     peer = optim.Muon(hidden, lr=0.02, weight_decay=0.1, momentum=0.95)
     generator = torch.Generator().manual_seed(0)
@@ -92,7 +90,7 @@ def test_the_setting_reaches_the_kernel():
     model = TinyModel(num_blocks=1, seed=5)
     weight = model.blocks[0].inner.weight
     expected = weight.detach().clone()
-    optimizer = build_muon(model, MuonConfig(lr=1.0, iteration_dtype=Dtype.fp32), KERNELS)
+    optimizer = build(model, MuonConfig(lr=1.0, iteration_dtype=Dtype.fp32))
     weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
     momentum = torch.zeros_like(expected)
     muon_step(expected, weight.grad, momentum, lr=1.0, momentum=0.95, weight_decay=0.0, dtype=torch.float32)

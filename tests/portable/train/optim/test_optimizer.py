@@ -1,10 +1,11 @@
-import copy
-
 import pytest
 import torch
 from torch import nn, optim
 
-from portable.train.optim.optimizer import Optimizer, embedding_names, trainable
+from portable.core.errors import ConfigError
+from portable.train.config import AdamW8bitConfig, AdamWConfig, MuonConfig, OptimConfig
+from portable.train.optim.optimizer import Optimizer
+from tests.portable.train.optim.support import build
 from tests.portable.train.support import TinyModel
 
 
@@ -31,27 +32,38 @@ def test_a_step_updates_all_parts_and_zero_grad_clears_them():
     assert second.grad is None
 
 
-def test_one_state_dict_restores_all_parts():
+def stepped(model: nn.Module, optimizer: Optimizer, steps: int) -> None:
+    generator = torch.Generator().manual_seed(steps)
+    for _ in range(steps):
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("config", [AdamWConfig(lr=0.1), AdamW8bitConfig(lr=0.1, min_size=40), MuonConfig()])
+def test_the_state_of_each_parameter_goes_into_a_new_optimiser(config: OptimConfig):
+    model, other = TinyModel(seed=1), TinyModel(seed=1)
+    optimizer, copy = build(model, config), build(other, config)
+    stepped(model, optimizer, 3)
+    other.load_state_dict(model.state_dict())
+    copy.prepare()
+    for own, its in zip(model.parameters(), other.parameters(), strict=True):
+        state = {name: value.clone() for name, value in optimizer.state_of(own).items()}
+        assert all(value.shape in (own.shape, ()) for value in state.values())
+        copy.load_state_of(its, state)
+    stepped(model, optimizer, 2)
+    stepped(other, copy, 2)
+    for own, its in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(own, its)
+
+
+def test_a_part_that_cannot_prepare_is_named():
+    _, _, optimizer = two_parts()
+    with pytest.raises(ConfigError, match=r"SGD has no method prepare\(parameter\)"):
+        optimizer.prepare()
+
+
+def test_a_parameter_without_state_is_an_error():
     first, _, optimizer = two_parts()
-    first.grad = torch.ones(2)
-    optimizer.step()
-    saved = copy.deepcopy(optimizer.state_dict())  # it holds the live tensors
-    other_first, _, other = two_parts()
-    other.load_state_dict(saved)
-    with torch.no_grad():
-        other_first.copy_(first)
-    for parameter, owner in ((first, optimizer), (other_first, other)):
-        parameter.grad = torch.ones(2)
-        owner.step()
-    assert torch.equal(first, other_first)  # momentum went on from the same place
-
-
-def test_embeddings_are_found_by_their_kind():
-    assert embedding_names(TinyModel()) == {"embed.weight"}
-    assert embedding_names(nn.Embedding(2, 2)) == {"weight"}
-
-
-def test_frozen_parameters_are_left_out():
-    model = nn.Linear(2, 2)
-    model.bias.requires_grad_(False)
-    assert [name for name, _ in trainable(model)] == ["weight"]
+    with pytest.raises(ConfigError, match="has no optimiser state"):
+        optimizer.state_of(first)

@@ -1,0 +1,1 @@
+"""Mixtures of experts: who is chosen, how the load is spread, what the chosen compute."""

@@ -1,0 +1,1 @@
+"""Pipeline schedules as pure tables: which rank computes what, in which order."""

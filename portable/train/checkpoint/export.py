@@ -1,0 +1,51 @@
+"""A trained model, in whatever layout, to a model folder: one weight at a time passes through the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import Tensor
+
+from portable.model.config import ModelConfig
+from portable.model.tokenizer import Tokenizer
+from portable.model.weight_stream import MAX_SHARD_BYTES, Fact
+from portable.model.weights import save_stream
+from portable.parallel.spread_model import SpreadModel
+from portable.parallel.whole import whole_forms, whole_weights
+from portable.train.checkpoint.state import trained_buffers
+
+
+def export_model(
+    model: SpreadModel,
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    path: Path,
+    *,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> int:
+    """Let rank 0 write a model folder that ``transformers`` loads; return the number of parameters.
+
+    All ranks must call. Raises: ArtefactError or StorageError on rank 0, as ``save_model``.
+    """
+    mesh, shards = model.runtime.mesh, model.strategy.holdings()
+    facts: dict[str, Fact] = {}
+    for held in whole_forms(shards, mesh):
+        facts |= {name: Fact(shape, dtype) for name, (shape, dtype) in held.items()}
+    num_parameters = sum(fact.num_elements for fact in facts.values())
+    buffers: dict[str, Tensor] = {}
+    own = {name: buffer.cpu() for name, buffer in trained_buffers(model.parts)}
+    for found in mesh.group("pp").all_gather_object(own):
+        buffers |= found
+    facts |= {name: Fact(tuple(buffer.shape), buffer.dtype) for name, buffer in buffers.items()}
+
+    def stream() -> Iterator[tuple[str, Tensor]]:
+        yield from whole_weights(shards, mesh, model.runtime.device)
+        yield from buffers.items()
+
+    if model.runtime.group.rank == 0:
+        save_stream(facts, stream(), config, tokenizer, path, max_shard_bytes=max_shard_bytes)
+    else:
+        for _ in stream():
+            pass  # the others lend their parts
+    return num_parameters

@@ -1,0 +1,1 @@
+"""What a training step costs: its time by part, its memory by class."""
