@@ -7,6 +7,8 @@ STAMP := $(VENV)/.installed
 
 # An accelerator's torch extension must not load itself behind our back: backends do that, when they are chosen.
 export TORCH_DEVICE_BACKEND_AUTOLOAD := 0
+# DeepSpeed compiles its operators when they are first needed, not while it is installed.
+export DS_BUILD_OPS := 0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all ascend-emulation triton-env lint format bench clean

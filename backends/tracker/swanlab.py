@@ -23,7 +23,7 @@ class SwanlabSink:
 
 
 def open_swanlab(folder: Path, project: str, settings: Mapping[str, Any]) -> SwanlabSink:  # Any: JSON values
-    """Start the run of ``folder`` in ``project``, or go on with it; its own files lie in ``folder/swanlab``."""
+    """Start the run of ``folder`` in ``project``, or go on with it; its files lie in ``folder/swanlab``."""
     package = import_tracker("swanlab", "swanlab")
     run = package.init(
         project=project,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from portable.collective.place import read_place
 from portable.config.alias import resolve_aliases
-from portable.config.explain import explain
+from portable.config.explain import explain, explain_null
 from portable.config.load import compose, to_dataclass
 from portable.config.override import is_override, options_first, resolve_auto
 from portable.config.search_path import conf_dir, join_search_path
@@ -85,6 +85,8 @@ def launch(verb: str, arguments: list[str]) -> int:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(task)()
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, compose(verb)) from error
+    except AssertionError as error:
+        raise explain_null(arguments, compose(verb)) from error
     for error in failures[1:]:
         logger.error("another job of this run failed: %s", error)
     if failures:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from portable.collective.check import check_counts, check_divides, check_parts, check_peer, check_reduction
 from portable.collective.node import NodeGroups
 from portable.collective.protocol import WORLD_AXIS, ReduceOp
+from portable.core.errors import ShapeError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 class NothingUnderWay:
     """An exchange with nobody."""
+
+    def take(self, place: int) -> Tensor:
+        """Raises: ShapeError: nothing was asked for."""
+        raise ShapeError(f"an exchange with nobody has no tensor {place}; take what receives named")
 
     def wait(self) -> list[Tensor]:
         """Return nothing."""

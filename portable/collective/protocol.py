@@ -54,10 +54,16 @@ class Collective(Enum):
 
 
 class Exchange(Protocol):
-    """Tensors on their way between ranks."""
+    """Tensors on their way between ranks. On a device that works on its own the host never waits."""
+
+    def take(self, place: int) -> Tensor:
+        """Return what ``receives[place]`` asked for, once it is there; the rest may still be on its way, if
+        the transport can tell them apart. Each is handed over once.
+        """
+        ...
 
     def wait(self) -> list[Tensor]:
-        """Return what was received, once it is there; on a device that works on its own the host goes on."""
+        """Wait for everything, and return what was received and not taken, in order."""
         ...
 
 

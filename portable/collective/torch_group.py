@@ -104,22 +104,35 @@ def join_world(
 
 
 class TorchExchange:
-    """Tensors on their way; what is sent is held until the end."""
+    """Tensors on their way; what is sent is held until the end.
+
+    ``works`` are those of the receives, then of the sends, or a single one if the transport groups them.
+    """
 
     def __init__(
         self, guard: Guard, call: Call, works: list[dist.Work], results: list[Tensor], sent: list[Tensor]
     ) -> None:
         self._guard, self._call = guard, call
-        self._works, self._results, self._sent = works, results, sent
+        self._works = dict(enumerate(works))  # those still to be waited for: each may be once
+        self._told_apart = len(works) == len(results) + len(sent)
+        self._results, self._sent = dict(enumerate(results)), sent
+
+    def take(self, place: int) -> Tensor:
+        """Return what was received at ``place``, and let go of it."""
+        self._end([place] if self._told_apart else [*self._works])
+        return self._results.pop(place)
 
     def wait(self) -> list[Tensor]:
-        """Return what was received. A second call returns the same."""
-        if self._works:
-            with self._guard.pair(self._call):
-                for work in self._works:
-                    work.wait()
-            self._works, self._sent = [], []
-        return self._results
+        """Return what was received and not taken. A second call returns the same."""
+        self._end([*self._works])
+        self._sent.clear()
+        return list(self._results.values())
+
+    def _end(self, places: Sequence[int]) -> None:
+        with self._guard.pair(self._call):
+            for place in places:
+                if place in self._works:
+                    self._works.pop(place).wait()
 
 
 class TorchGroup:

@@ -1,4 +1,4 @@
-"""Other projects' names for our settings of parallelism: users bring their habits, and we bring one meaning."""
+"""Other projects' names for our settings of parallelism: users bring habits, we bring one meaning."""
 
 from __future__ import annotations
 

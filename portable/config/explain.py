@@ -45,6 +45,25 @@ def explain(error: Exception, known: DictConfig | None = None) -> ConfigError:
     return ConfigError(" ".join(line.strip() for line in str(error).splitlines() if line.strip()))
 
 
+def explain_null(overrides: Sequence[str], known: DictConfig) -> ConfigError:
+    """Return a ConfigError for an override of something inside a part that is null, which OmegaConf asserts
+    about.
+    """
+    from omegaconf import OmegaConf
+
+    for word in overrides:
+        key = word.lstrip("+~").partition("=")[0]
+        parents = key.split(".")[:-1]
+        for depth in range(1, len(parents) + 1):
+            parent = ".".join(parents[:depth])
+            if OmegaConf.select(known, parent) is None:
+                return ConfigError(
+                    f"there is no '{key}' to set, for '{parent}' is null here: choose a file that has it "
+                    f"(e.g. model=moe_mini), or one of your own by --config-dir"
+                )
+    return ConfigError(f"a setting inside a part that is null was overridden: {', '.join(overrides)}")
+
+
 def flatten_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
     """Yield every dotted key of a composed config."""
     from omegaconf import DictConfig

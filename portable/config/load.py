@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from portable.config.alias import resolve_aliases
-from portable.config.explain import explain
+from portable.config.explain import explain, explain_null
 from portable.config.search_path import conf_dir, join_search_path
 from portable.config.store import SCHEMAS, register_schemas
 
@@ -34,6 +34,8 @@ def compose(verb: str, overrides: Sequence[str] = (), config_dir: Path | None = 
             return hydra.compose(verb, overrides=[*search, *resolve_aliases(overrides)])
         except (HydraException, OmegaConfBaseException) as error:
             raise explain(error, hydra.compose(verb)) from error
+        except AssertionError as error:
+            raise explain_null(overrides, hydra.compose(verb)) from error
 
 
 def choices(group: str) -> list[str]:

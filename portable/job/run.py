@@ -19,6 +19,7 @@ from portable.core.registry import load_target
 from portable.core.storage import explain_os_errors, read_json, write_json, write_text
 from portable.core.workspace import Workspace
 from portable.device.select import load_backend
+from portable.job.change import changed_settings, may_change
 from portable.job.choice import describe_choice
 from portable.job.environment import record_environment
 from portable.job.inputs import require_inputs
@@ -91,11 +92,17 @@ def _claim(folder: Path, config_text: str) -> None:
             raise StorageError(
                 f"cannot write {folder}: no folder can be made there; set another output_dir=PATH"
             ) from error
-    if kept.is_file() and kept.read_text(encoding="utf-8") != config_text:
-        raise ConfigError(
-            f"output_dir={folder} holds a run with other settings (see its config.yaml); "
-            "name another folder, or repeat the command with the same settings to continue that run"
-        )
+    if kept.is_file():
+        changed = changed_settings(kept.read_text(encoding="utf-8"), config_text)
+        decisive = [name for name in changed if not may_change(name)]
+        if decisive:
+            raise ConfigError(
+                f"output_dir={folder} holds a run with other settings ({', '.join(decisive)}; see its "
+                "config.yaml); name another folder, or repeat the command with the same settings to continue "
+                "that run. Hardware, layout and strategy may change"
+            )
+        if changed:
+            logger.info("continuing in %s with other %s", folder, ", ".join(changed))
     write_text(kept, config_text)
 
 

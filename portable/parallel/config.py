@@ -9,6 +9,54 @@ from portable.device.protocol import Dtype
 
 
 @dataclass(kw_only=True, slots=True)
+class RecomputeConfig:
+    """What blocks compute anew in the backward pass, and so need not keep.
+
+    ``mode``: ``none``; ``full``, all but their input; ``selective``, all but the results of matmuls and
+    attention; ``budget``, what fits least into the fraction ``budget`` of what a block keeps by itself. Of
+    ``every`` so many blocks, the first does so.
+    """
+
+    mode: str = "none"
+    every: int = 1
+    budget: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_word("recompute.mode", self.mode, ("none", "full", "selective", "budget"))
+        if self.every < 1:
+            raise ConfigError(f"parallel.recompute.every={self.every}; use 1 (all blocks) or more")
+        if not 0.0 <= self.budget <= 1.0:
+            raise ConfigError(
+                f"parallel.recompute.budget={self.budget}; use a fraction, 0 (keep the input only) to 1"
+            )
+
+
+@dataclass(kw_only=True, slots=True)
+class TileConfig:
+    """Parts that large layers are computed in, one after the other, so that one part's memory suffices.
+
+    ``mlp_chunks`` divides the rows (tokens) that pass through a feed-forward layer; ``linear_chunks`` the
+    matrices whose modules' names end in a word of ``linear_modules``.
+    """
+
+    mlp_chunks: int = 1
+    linear_chunks: int = 1
+    linear_modules: list[str] = field(default_factory=lambda: ["gate", "up", "down"])
+
+    def __post_init__(self) -> None:
+        for name in ("mlp_chunks", "linear_chunks"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"parallel.tile.{name}={getattr(self, name)}; use 1 (whole) or more")
+
+
+@dataclass(kw_only=True, slots=True)
+class CompileConfig:
+    """Whether the device's compiler compiles every block."""
+
+    enable: bool = False
+
+
+@dataclass(kw_only=True, slots=True)
 class ParallelConfig:
     """How many ranks stand along each axis, by torchtitan's names; Megatron's and DeepSpeed's are aliases.
 
@@ -36,6 +84,9 @@ class ParallelConfig:
     pipeline_parallel_stages_per_rank: int = 0  # 0: what the schedule needs, 1 or 2
     pipeline_parallel_layers_per_stage: list[int] = field(default_factory=list)
     expert_parallel_degree: int = 1
+    recompute: RecomputeConfig = field(default_factory=RecomputeConfig)
+    tile: TileConfig = field(default_factory=TileConfig)
+    compile: CompileConfig = field(default_factory=CompileConfig)
 
     def __post_init__(self) -> None:
         for name in ("data_parallel_replicate_degree", "data_parallel_shard_degree"):
@@ -53,8 +104,7 @@ class ParallelConfig:
             "context_parallel_load_balancer": ("headtail", "none"),
         }
         for name, legal in words.items():
-            if getattr(self, name) not in legal:
-                raise ConfigError(f"parallel.{name}={getattr(self, name)}; use one of {', '.join(legal)}")
+            _check_word(name, getattr(self, name), legal)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -97,15 +147,57 @@ class FsdpConfig(StrategyConfig):
 
 
 @dataclass(kw_only=True, slots=True)
+class Float8Config:
+    """Matmuls of linear layers in 8 bits, with scales of the moment.
+
+    ``recipe``: ``none``; ``tensorwise``, one scale a matrix; ``rowwise``, one for every row and column. With
+    ``emulate`` a device without such matmuls rounds as they would, and computes in its own format. Modules
+    whose names end in a word of ``exclude`` stay as they are.
+    """
+
+    recipe: str = "none"
+    emulate: bool = False
+    exclude: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.recipe not in ("none", "tensorwise", "rowwise"):
+            raise ConfigError(
+                f"precision.float8.recipe={self.recipe}; use one of none, tensorwise, rowwise"
+            )
+
+
+@dataclass(kw_only=True, slots=True)
+class LossScaleConfig:
+    """The factor that lifts fp16 gradients out of the reach of underflow: halved when a step overflows, which
+    is left out then, and doubled after ``growth_interval`` good steps.
+
+    Source: Micikevicius et al. 2018, arXiv:1710.03740, section 3.2.
+    """
+
+    initial: float = 65536.0
+    growth_interval: int = 2000
+    minimum: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.minimum <= self.initial or self.growth_interval < 1:
+            raise ConfigError(
+                f"precision.loss_scale.initial={self.initial}, minimum={self.minimum}, growth_interval="
+                f"{self.growth_interval}; use 0 < minimum <= initial, and an interval of 1 or more"
+            )
+
+
+@dataclass(kw_only=True, slots=True)
 class PrecisionConfig:
     """Number formats: parameters are kept in ``param_dtype``, matmuls run in ``compute_dtype``, gradients add
-    up in ``reduce_dtype``.
+    up in ``reduce_dtype``. ``float8`` narrows matmuls of linear layers further; ``loss_scale`` is for fp16.
     """
 
     name: str = "fp32"
     param_dtype: Dtype = Dtype.fp32
     compute_dtype: Dtype = Dtype.fp32
     reduce_dtype: Dtype = Dtype.fp32
+    float8: Float8Config = field(default_factory=Float8Config)
+    loss_scale: LossScaleConfig = field(default_factory=LossScaleConfig)
 
     def __post_init__(self) -> None:
         if self.param_dtype is not Dtype.fp32 and self.compute_dtype is Dtype.fp32:
@@ -126,3 +218,8 @@ class CommunicatorConfig:
     name: str = MISSING
     timeout_s: float = 600.0
     check_calls: bool = True
+
+
+def _check_word(name: str, word: str, legal: tuple[str, ...]) -> None:
+    if word not in legal:
+        raise ConfigError(f"parallel.{name}={word}; use one of {', '.join(legal)}")

@@ -52,7 +52,8 @@ def clip_gradients(shards: Sequence[ParameterShard], mesh: Mesh, max_norm: float
     gradients = [found for shard in shards if (found := local_gradient(shard)) is not None]
     if max_norm > 0 and gradients:
         # As torch's own, which takes no list of both sharded and plain gradients.
-        torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+        factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(gradients, factor)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]  # torch has no other name
     return norm
 
 

@@ -17,6 +17,7 @@ from portable.model.decoder import Decoder
 from portable.parallel.context.parallel import ContextParallel
 from portable.parallel.expert.apply import apply_expert_parallel
 from portable.parallel.gradient import local
+from portable.parallel.memory.recompute import apply_recomputation
 from portable.parallel.pipeline.executor import Pipeline
 from portable.parallel.pipeline.schedule.select import Schedule, make_schedule
 from portable.parallel.pipeline.stage import split_into_stages
@@ -73,6 +74,8 @@ def spread(
         apply_tensor_parallel(part, family.plan, mesh, config, family.tensor, placements)
         context.apply(part, family.plan, runtime.kernels)
         apply_expert_parallel(part, family.plan, mesh, runtime.kernels, config, placements)
+    for part in parts:
+        apply_recomputation(part, config.recompute)
     strategy = runtime.new_strategy()
     _wrap(strategy, parts, placements, runtime, fill)
     pipeline = None if schedule is None else Pipeline(schedule, strategy, mesh, runtime.device, forward)

@@ -21,6 +21,7 @@ from portable.data.shard import TokenShards
 from portable.data.source import BatchSource
 from portable.model.decoder import Decoder
 from portable.model.flops import train_flops_per_token
+from portable.model.hf_config import architecture
 from portable.model.init import initial_value
 from portable.model.tokenizer import Tokenizer
 from portable.model.weights import MODEL_FILES, weight_files
@@ -44,6 +45,7 @@ def run_pretrain(config: PretrainConfig, runtime: Runtime, workspace: Workspace)
     Raises: ConfigError if model, batch and corpus do not fit together.
     """
     readers = runtime.readers.size
+    architecture(config.model)  # a shape that no folder can name would fail only when it is saved
     check_layout(
         runtime.parallel,
         config.model,
@@ -104,6 +106,7 @@ def _trainer(
     runtime.seed_everything(config.seed)
     with torch.device("meta"):  # each rank draws its own part of the weights only
         model = Decoder(config.model, runtime.kernels)
+    model.z_loss_coef = config.z_loss
 
     def fill(name: str, shape: tuple[int, ...], extent: Extent) -> Tensor:
         return extent.of(initial_value(config.model, name, shape, config.seed))

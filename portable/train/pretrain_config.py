@@ -14,8 +14,10 @@ class PretrainConfig(TrainConfig):
 
     A step takes ``global_batch_size`` windows of ``seq_len`` tokens, over all processes; each process reads
     them ``micro_batch_size`` at a time. With ``document_mask`` attention stays inside documents.
-    ``prefetch_batches`` steps are read ahead in a thread (0: none). ``eval_documents`` bounds the held-out
-    documents, of each corpus, of the evaluations on the way (0: all); the last one always takes all.
+    ``z_loss`` times the square of the log of the softmax's denominator is added to the loss of every token
+    (Chowdhery et al. 2022, arXiv:2204.02311, section 5). ``prefetch_batches`` steps are read ahead in
+    a thread (0: none). ``eval_documents`` bounds the held-out documents, of each corpus, of the evaluations on the way
+    (0: all); the last one always takes all.
     """
 
     data: str = ""
@@ -27,6 +29,7 @@ class PretrainConfig(TrainConfig):
     document_mask: bool = True
     seed: int = 0
     prefetch_batches: int = 2
+    z_loss: float = 0.0
     eval_documents: int = 200
     eval_batch_tokens: int = 16_384
 
@@ -36,6 +39,8 @@ class PretrainConfig(TrainConfig):
             value = getattr(self, name)
             if value < 1:
                 raise ConfigError(f"pretrain.{name}={value}; use at least 1")
+        if self.z_loss < 0:
+            raise ConfigError(f"pretrain.z_loss={self.z_loss}; use 0 to switch it off, or e.g. 1e-4")
         for name, zero in (("eval_documents", "for all"), ("prefetch_batches", "to read in the step")):
             if getattr(self, name) < 0:
                 raise ConfigError(

@@ -1,4 +1,4 @@
-"""Time forward and backward of one model under our ddp beside torch's DistributedDataParallel, on two processes.
+"""Time a model's forward and backward under our strategies beside torch's DDP, on two processes.
 
 Run: OMP_NUM_THREADS=1 python tests/bench/data_parallel_step.py [--steps 40]
 

@@ -1,4 +1,4 @@
-"""Count the bytes that each strategy keeps of parameters, gradients and optimiser state, beside ZeRO's formulas.
+"""Count the bytes of parameters, gradients and optimiser state under each strategy, beside ZeRO's formulas.
 
 Run: python tests/bench/model_state_memory.py [--ranks 2]
 
@@ -60,14 +60,19 @@ class Layers(nn.Module):
 
 
 def rank(width: str, num_layers: str) -> list[dict[str, Any]]:
-    first = make_runtime("cpu", "ddp")
-    rows = [
-        _measure(with_strategy(first, strategy, precision), name, int(width), int(num_layers))
+    runtime = make_runtime("cpu", "ddp")
+    rows = measure(runtime, int(width), int(num_layers))
+    runtime.group.close()
+    return rows
+
+
+def measure(runtime: Runtime, width: int, num_layers: int) -> list[dict[str, Any]]:
+    """Return a row for every strategy and precision, over the processes of ``runtime``."""
+    return [
+        _measure(with_strategy(runtime, strategy, precision), name, width, num_layers)
         for name, precision in PRECISIONS.items()
         for strategy in STRATEGIES
     ]
-    first.group.close()
-    return rows
 
 
 def _measure(runtime: Runtime, name: str, width: int, num_layers: int) -> dict[str, Any]:
@@ -76,7 +81,9 @@ def _measure(runtime: Runtime, name: str, width: int, num_layers: int) -> dict[s
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     strategy = runtime.new_strategy()
     strategy.wrap([model], {})
-    optimizer = build_optimizer(strategy.shards(), kinds_of(model), AdamWConfig(), runtime.kernels, runtime.mesh)
+    optimizer = build_optimizer(
+        strategy.shards(), kinds_of(model), AdamWConfig(), runtime.kernels, runtime.mesh
+    )
     strategy.attach(optimizer)
     for step in range(2):
         for last in (False, True):

@@ -20,7 +20,7 @@ of the ids."""
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _MOST_DIMS = 6
-_KEPT_PER_RANK = 8  # phases under way: two directions of two stages, twice over
+_KEPT_PER_RANK = 4  # phases under way: two stages, in two directions
 
 
 class Clock(Protocol):
@@ -68,10 +68,7 @@ class Wire:
         """Return what the message brought, once it is there."""
         exchange, place = self._coming.pop(message)
         with self._clock.waiting():
-            received = exchange.wait()[place]
-        if exchange in self._under_way:
-            self._under_way.remove(exchange)
-        return received
+            return exchange.take(place)
 
     def finish(self) -> None:
         """Wait for the end of everything that was begun."""
@@ -81,7 +78,7 @@ class Wire:
     def _follow(self, exchange: Exchange) -> None:
         """Hold what is under way, but not for ever: what was sent keeps its memory until it is waited for.
 
-        Phases older than a few round trips of the pipeline are over by the plan, so nobody waits here.
+        Phases older than a round trip of the pipeline are over by the plan, so nobody waits here.
         """
         self._under_way.append(exchange)
         if len(self._under_way) > _KEPT_PER_RANK * self.group.size:

@@ -169,11 +169,16 @@ class Bucket:
             for into, _ in self.members[index].place.pairs(whole, self.members[index].parameter):
                 into.zero_()
         own = self.route.sum(whole.to(self._travel_dtype)).to(self._dtype)
-        if self.keeps_whole:
+        if not self.keeps_whole:
+            self._whole = None
+            self._filled.clear()
+            self._add_own(own)
+        elif len(whole) > 1:
             whole[self.route.shard.rank].copy_(own)
-            return
-        self._whole = None
-        self._filled.clear()
+        else:
+            self._whole = own.unsqueeze(0)
+
+    def _add_own(self, own: Tensor) -> None:
         if self._own is None:
             self._own = own
         elif self._has_own:
@@ -194,7 +199,8 @@ class Bucket:
             if gradient.dtype is not part.dtype:
                 if torch.promote_types(gradient.dtype, part.dtype) is not part.dtype:
                     gradient = gradient.to(part.dtype)
-                part.grad_dtype = None  # a narrow sum needs no wide copy: optimisers widen as they read
+                else:
+                    part.grad_dtype = None  # a narrow sum needs no wide copy: optimisers widen as they read
             part.grad = gradient
 
     def reset(self) -> None:

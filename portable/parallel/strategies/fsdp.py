@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from portable.core.errors import CapabilityError
 from portable.device.protocol import Device
+from portable.parallel.blocks import named_blocks
 from portable.parallel.config import FsdpConfig, PrecisionConfig
 from portable.parallel.mesh import Mesh
 from portable.parallel.placement import Placement
@@ -120,7 +121,7 @@ class FsdpStrategy(NativeStrategy):
 
         for module, axis in _of_other_axes(part, axes):
             shard(module, axis)
-        blocks = list(_blocks(part))
+        blocks = [block for _, block in named_blocks(part)]
         for module in (*blocks, part):
             shard(module, _DENSE.shard)
         _prefetch(blocks, self.config.num_prefetch_blocks)
@@ -151,17 +152,6 @@ class FsdpStrategy(NativeStrategy):
                     f"strategy={self.name} was to shard {name} of {type(module).__name__} over the "
                     f"{self.mesh.size(axis)} ranks of axis '{axis}', but torch left it whole"
                 )
-
-
-def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the members of every outermost list of modules: the units that repeat, hence are worth gathering
-    one by one.
-    """
-    for child in module.children():
-        if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
-            yield from child.children()
-        else:
-            yield from _blocks(child)
 
 
 def _of_other_axes(module: nn.Module, axes: Mapping[nn.Parameter, str]) -> Iterator[tuple[nn.Module, str]]:

@@ -135,7 +135,8 @@ def _pairs(group: Group, where: torch.device) -> dict[str, Any]:
         "ring": ring.tolist(),
         "exchange": [from_before.unique().tolist(), from_after.tolist()],
         "exchange_none": group.exchange([], []),
-        "exchange_begun": [exchange.wait()[0].tolist() for exchange in reversed(begun)],
+        "exchange_begun": [begun[1].take(0).tolist(), *(item.wait()[0].tolist() for item in begun[:1])],
+        "exchange_taken": len(begun[1].wait()),
     }
 
 

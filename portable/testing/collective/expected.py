@@ -71,6 +71,7 @@ def expected(rank: int, size: int) -> dict[str, Any]:
         ring = own(before)
         results |= {"ring": ring, "exchange": [[float(before)], [after] * 3], "exchange_none": []}
         results["exchange_begun"] = [[[-value for value in row] for row in ring], ring]
+        results["exchange_taken"] = 0
     return results
 
 

@@ -19,7 +19,8 @@ from portable.train.optim.blockwise import Codebook
 from portable.train.optim.kind import Kinds
 from portable.train.optim.optimizer import Optimizer
 
-_CHUNK = 2**22  # numbers that are in float32 at one time
+# Numbers that are in float32 at one time: on the host what a cache holds, elsewhere few launches (128 MiB).
+_HOST_CHUNK, _DEVICE_CHUNK = 2**18, 2**24
 _CODEBOOKS = {"exp_avg": Codebook(signed=True), "exp_avg_sq": Codebook(signed=False)}
 
 
@@ -101,7 +102,8 @@ class AdamW8bit(AdamW):
     ) -> None:  # Any: the kernel's numbers
         """Update one parameter, a chunk of whole blocks at a time, so that little of it is in float32."""
         flat, flat_gradient = part.reshape(-1), gradient.reshape(-1)
-        step = max(1, _CHUNK // self.block_size) * self.block_size
+        chunk = _HOST_CHUNK if part.device.type == "cpu" else _DEVICE_CHUNK
+        step = max(1, chunk // self.block_size) * self.block_size
         for first in range(0, len(flat), step):
             span = slice(first, first + step)
             blocks = slice(first // self.block_size, (first + step) // self.block_size)

@@ -7,6 +7,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, MissingMandatoryValue
 
 from portable.config.explain import explain, flatten_keys
+from portable.config.load import load
 from portable.core.errors import ConfigError
 
 OPTIONS = (
@@ -156,3 +157,8 @@ def test_parts_that_are_none_missing_or_references_have_no_keys_of_their_own() -
 
 def test_a_prefix_stands_before_every_key() -> None:
     assert list(flatten_keys(OmegaConf.create({"a": {"b": 1}}), "x.")) == ["x.a", "x.a.b"]
+
+
+def test_a_setting_inside_a_part_that_is_null_names_the_part() -> None:
+    with pytest.raises(ConfigError, match=r"no 'model.moe.num_experts' to set, for 'model.moe' is null"):
+        load("pretrain", ["data=x", "model.moe.num_experts=4"])

@@ -51,6 +51,15 @@ def test_the_same_folder_continues_the_same_settings_only(texts, tmp_path) -> No
         run_job("data", job, "a: 2\n", tmp_path / "unused")
 
 
+def test_another_layout_continues_and_is_told(texts, tmp_path, caplog) -> None:
+    out = tmp_path / "out"
+    run_job("data", data_job(texts), "strategy: {name: ddp}\n", out)
+    with caplog.at_level("INFO"):
+        run_job("data", data_job(texts), "strategy: {name: fsdp}\n", out)
+    assert "with other strategy.name" in caplog.text
+    assert "fsdp" in (out / "config.yaml").read_text()
+
+
 def test_a_dry_run_leaves_nothing(texts, tmp_path) -> None:
     out = tmp_path / "out"
     assert run_job("data", data_job(texts, "dry_run=true"), "", out) is None

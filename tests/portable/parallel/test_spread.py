@@ -1,6 +1,5 @@
 """The trainer gives the same model whatever lays it out."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np

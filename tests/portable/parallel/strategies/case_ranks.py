@@ -16,6 +16,7 @@ from portable.parallel.runtime import Runtime
 from portable.parallel.strategy import Strategy
 from portable.parallel.whole import whole_weights
 from portable.testing.runtime import make_runtime, with_strategy
+from tests.bench import model_state_memory
 from tests.portable.parallel.strategies import fault
 from tests.portable.parallel.strategies.odd import Odd, cut_experts, expected_gradients, samples
 
@@ -70,6 +71,7 @@ def run(wanted: str) -> dict[str, Any]:
             },
             "faults": {name: _message(plant, first) for name, plant in fault.ALL.items()},
         }
+    report["memory"] = model_state_memory.measure(first, width=401, num_layers=3)
     first.group.close()
     return report
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
+from tests.bench.model_state_memory import PRECISIONS, STRATEGIES, live_bytes
 from tests.portable.parallel.strategies import case_ranks, fault
 from tests.processes import run_processes
 
@@ -112,3 +114,22 @@ def test_a_setup_that_is_not_what_was_asked_for_is_refused(pair: Reports, plante
 def test_every_planted_fault_is_told(pair: Reports):
     assert pair[0]["faults"].keys() == fault.ALL.keys()
     assert "no error" not in pair[0]["faults"].values()
+
+
+@pytest.mark.parametrize("ranks", ["pair", "four"])
+def test_model_state_takes_the_bytes_that_the_formulas_say(request: pytest.FixtureRequest, ranks: str):
+    for report in request.getfixturevalue(ranks):
+        assert len(report["memory"]) == len(STRATEGIES) * len(PRECISIONS)
+        for row in report["memory"]:
+            assert row["measured"] == pytest.approx(row["formula"], rel=0.01), row
+
+
+def test_the_count_sees_every_tensor():
+    before = live_bytes()
+    held = {"hidden": [torch.zeros(1000)]}
+    view = held["hidden"][0][:10]
+    assert live_bytes() - before == 4000
+    del held
+    assert live_bytes() - before == 4000
+    del view
+    assert live_bytes() == before

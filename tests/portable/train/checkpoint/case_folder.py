@@ -9,7 +9,8 @@ from portable.model.config import ModelConfig
 from portable.model.init import new_model
 from portable.parallel.config import SingleConfig
 from portable.parallel.runtime import Runtime
-from portable.parallel.spread_model import SpreadModel, spread
+from portable.parallel.spread import spread
+from portable.parallel.spread_model import SpreadModel
 from portable.testing.engine.tiny import make_tokenizer
 from portable.train.checkpoint.export import export_model
 from portable.train.checkpoint.initial import hf_fill

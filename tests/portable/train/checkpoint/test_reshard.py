@@ -40,9 +40,9 @@ def test_one_process_reads_the_checkpoints_of_two(two: tuple[str, Path, dict[str
     else:  # or the layouts would be one under many names
         assert report["cuts"] == {
             "ddp": [],
-            "zero1": ["fsdp"],
-            "zero2": ["fsdp"],
-            "zero3": ["fsdp"],
+            "zero1": ["shard"],
+            "zero2": ["shard"],
+            "zero3": ["shard"],
             "tp2": ["tp"],
             "pp2": ["pp"],
         }
@@ -54,4 +54,4 @@ def test_every_layout_of_four_ranks_reads_every_other(tmp_path: Path):
     assert report["saved"].keys() == FOUR.keys()
     assert report["differing"] == {}
     assert report["cuts"]["tp2 x pp2"] == ["pp", "tp"]
-    assert "fsdp" in report["cuts"]["hsdp"]
+    assert "shard" in report["cuts"]["hsdp"]

@@ -76,7 +76,7 @@ def test_a_parameter_is_updated_in_chunks_as_in_one(monkeypatch: pytest.MonkeyPa
         return parameter.weight.detach()
 
     whole = trained()
-    monkeypatch.setattr(adamw8bit, "_CHUNK", 130)
+    monkeypatch.setattr(adamw8bit, "_HOST_CHUNK", 130)
     assert torch.equal(trained(), whole)
 
 

@@ -1,0 +1,1 @@
+"""Memory against time: activations that are computed twice, matrices and token rows taken in tiles."""
