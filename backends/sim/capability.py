@@ -52,7 +52,11 @@ def sim_capability(arch: str, communicator: str) -> Capability:
         reduce_ops=dict.fromkeys(("sum", "mean", "max", "min", "product", "premul_sum"), _NATIVE),
         collectives=dict.fromkeys(COLLECTIVES, _NATIVE),
         features=(Feature.async_copy, Feature.pinned_memory),
-        strategies=strategy_reasons(""),
+        strategies=strategy_reasons("")
+        | {
+            "deepspeed": "DeepSpeed has no accelerator for simulated chips",
+            "accelerate": "accelerate knows no simulated chips",
+        },
         engines={
             "native": "",
             "hf": "",

@@ -21,7 +21,7 @@ _VERBS = {
     "export": "model → checked Hugging Face folder",
     "serve": "model → OpenAI-compatible server",
     "chat": "model → conversation in this terminal",
-    "verify": "kernels against float64, on this machine",
+    "verify": "kernels against float64, or a parallel layout against one process",
     "bench": "kernels against the limits of this machine",
     "trace": "record a training step, and find where other hardware departs from it",
     "lint": "what ties Python code to one vendor",

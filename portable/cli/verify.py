@@ -1,4 +1,7 @@
-"""``portable verify kernels``: is every kernel on this machine as right as its reference?"""
+"""``portable verify kernels``: is every kernel on this machine as right as its reference?
+
+``portable verify parallel`` is ``portable.cli.certify``.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from portable.cli.certify import run_certify
 from portable.cli.words import WordParser, kernel_words, prepared_backend
 from portable.core.errors import ConfigError, did_you_mean
 from portable.core.storage import write_text
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 
 _USAGE = """\
 usage: portable verify kernels [OPTIONS]
+       portable verify parallel [OVERRIDES] [OPTIONS]      (see portable verify parallel --help)
 
 Ask every kernel row that fits this machine the cases of its op, and compare with float64.
 
@@ -35,10 +40,12 @@ Options
 
 
 def run_verify(arguments: list[str]) -> int:
-    """Examine kernels and print what came of it; returns 1 if a row failed.
+    """Examine kernels, or a layout, and print what came of it; returns 1 if something failed.
 
     Raises: ConfigError for words that it does not know; BackendUnavailable with what would help.
     """
+    if arguments[:1] == ["parallel"]:
+        return run_certify(arguments[1:])
     words = kernel_words("verify", arguments)
     if words is None:
         print(_USAGE)

@@ -25,6 +25,8 @@ SCHEMAS = (
     Schema("base_ddp", "portable.parallel.config:DdpConfig", "strategy"),
     Schema("base_zero", "portable.parallel.config:ZeroConfig", "strategy"),
     Schema("base_fsdp", "portable.parallel.config:FsdpConfig", "strategy"),
+    Schema("base_accelerate", "portable.parallel.strategies.accelerate.config:AccelerateConfig", "strategy"),
+    Schema("base_deepspeed", "portable.parallel.strategies.deepspeed.config:DeepspeedConfig", "strategy"),
     Schema("base_parallel", "portable.parallel.config:ParallelConfig", "parallel"),
     Schema("base_precision", "portable.parallel.config:PrecisionConfig", "precision"),
     Schema("base_communicator", "portable.parallel.config:CommunicatorConfig", "communicator"),

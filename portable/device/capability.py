@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from enum import Enum
+from importlib.util import find_spec
 from typing import Any, Self
 
 
@@ -163,7 +164,12 @@ class Capability:
 
 def strategy_reasons(no_peers: str) -> dict[str, str]:
     """Return the strategies built in, "" for usable; ``no_peers`` says why processes cannot talk, if so."""
-    return {"single": "", **dict.fromkeys(("ddp", "zero1", "zero2", "zero3", "fsdp", "hsdp"), no_peers)}
+    native = ("ddp", "zero1", "zero2", "zero3", "fsdp", "hsdp")
+    engines = {
+        name: no_peers or ("" if find_spec(name) else f"the package {name} is not installed")
+        for name in ("deepspeed", "accelerate")
+    }
+    return {"single": "", **dict.fromkeys(native, no_peers), **engines}
 
 
 def _line(table: dict[str, Support]) -> str:

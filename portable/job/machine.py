@@ -69,6 +69,7 @@ def describe_runtime(runtime: Runtime) -> dict[str, Any]:  # Any: JSON values
         "backend": runtime.device.name,
         "strategy": runtime.new_strategy().describe(),
         "precision": runtime.precision.name,
+        "modules": runtime.modules,
         "kernels": [asdict(choice) for choice in runtime.kernels.trace],
         "collectives": runtime.group.resolution(),
         "capability": runtime.device.capability().to_json(),

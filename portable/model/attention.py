@@ -12,20 +12,33 @@ from portable.model.norm import RmsNorm
 
 
 class AttentionCore(nn.Module):
-    """Causal softmax attention between the projections: what context parallelism replaces."""
+    """Causal softmax attention between the projections: what context parallelism replaces.
 
-    def __init__(self, kernels: KernelSet, *, head_dim: int, num_heads: int, num_kv_heads: int) -> None:
+    With a ``window`` a token sees only those less than so many positions behind.
+    """
+
+    def __init__(
+        self,
+        kernels: KernelSet,
+        *,
+        head_dim: int,
+        num_heads: int,
+        num_kv_heads: int,
+        window: int | None = None,
+    ) -> None:
         super().__init__()
+        self.window = window
         self.facts: dict[str, Any] = {
             "head_dim": head_dim,
             "num_heads": num_heads,
             "num_kv_heads": num_kv_heads,
         }
-        self._attention = kernels.pick("attention", **self.facts)
+        self._settings: dict[str, Any] = {"causal": True} | ({"window": window} if window else {})
+        self._attention = kernels.pick("attention", **self.facts, **self._settings)
 
     def forward(self, q_BTNH: Tensor, k_BTKH: Tensor, v_BTKH: Tensor, cu_seqlens: Tensor | None) -> Tensor:
         """Return (B, T, N, H). ``cu_seqlens`` bounds the segments over the flattened tokens."""
-        return self._attention(q_BTNH, k_BTKH, v_BTKH, cu_seqlens=cu_seqlens, causal=True)
+        return self._attention(q_BTNH, k_BTKH, v_BTKH, cu_seqlens=cu_seqlens, **self._settings)
 
 
 class Attention(nn.Module):

@@ -9,22 +9,19 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from portable.core.errors import ShapeError
-from portable.kernel.entry import Kernel
 from portable.kernel.registry import KernelSet
-from portable.model.auxiliary import Auxiliary
 from portable.model.block import Block
 from portable.model.cache import KvCache
 from portable.model.config import ModelConfig, MtpConfig
+from portable.model.head import HeadedModel
 from portable.model.mtp import MtpDepth, shift_targets
 from portable.model.norm import RmsNorm
 from portable.model.rope import RotaryTable
-from portable.model.z_loss import target_logits, z_loss
 
 
-class Decoder(nn.Module):
+class Decoder(HeadedModel):
     """embed, blocks, norm, head. Kernels are picked here, once.
 
     Wrappers (data parallel, sharding) hook ``forward`` only, so training goes through it to the very
@@ -34,8 +31,8 @@ class Decoder(nn.Module):
     in place of ids, and unless it is ``last`` it returns what the blocks did; what it does not use may be
     None. The last stage keeps ``embed`` if its head is tied, or for multi-token prediction.
 
-    In training, losses beside the main one (experts' balance, multi-token prediction, ``z_loss_coef`` times
-    the square of the head's log-normaliser) hang on hidden states, see ``auxiliary``.
+    In training, losses beside the main one (experts' balance, multi-token prediction) hang on hidden states,
+    see ``auxiliary``.
     """
 
     embed: nn.Embedding | None
@@ -43,11 +40,9 @@ class Decoder(nn.Module):
     head: nn.Linear | None
 
     def __init__(self, config: ModelConfig, kernels: KernelSet) -> None:
-        super().__init__()
+        super().__init__(kernels, config.vocab_size)
         self.config = config
         self.first = self.last = True
-        self.auxiliary = Auxiliary()
-        self.z_loss_coef = 0.0
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = self._layers(Block, kernels, 0, config.num_layers)
         self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps, kernels)
@@ -59,10 +54,6 @@ class Decoder(nn.Module):
         )
         interleave = config.mla is not None and config.mla.rope_interleave
         self._rotary = RotaryTable(config.rotary_dim, config.rope, interleave=interleave)
-        self.log_probs: Kernel = kernels.pick("token_log_probs", vocab_size=config.vocab_size)
-        self.target_logits: Kernel = target_logits
-        # What brings hidden states to the head, where the ranks that divide it hold them in parts.
-        self.to_head: Callable[[Tensor], Tensor] = _as_they_are
         self.shift_targets: Callable[[Tensor, Tensor | None], Tensor] = shift_targets
 
     def forward(
@@ -111,25 +102,6 @@ class Decoder(nn.Module):
             raise ShapeError("this pipeline stage has no head; ask the last one")
         return matrix.weight
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Return (..., V) for hidden (..., D), in its number format."""
-        return F.linear(hidden, self.head_weight_VD)
-
-    def token_log_probs(self, hidden_BTD: Tensor, targets_BT: Tensor, temperature: float = 1.0) -> Tensor:
-        """Return log p(target) for each hidden state, (B, T), float32, without keeping logits."""
-        hidden_ND, weight_VD = self.to_head(hidden_BTD).flatten(0, -2), self.head_weight_VD
-        targets_N = targets_BT.flatten()
-        log_probs_N = self.log_probs(hidden_ND, weight_VD, targets_N, temperature=temperature)
-        if self.z_loss_coef and self._learns:
-            logits_N = self.target_logits(hidden_ND, weight_VD, targets_N) / temperature
-            loss = self.z_loss_coef * z_loss(logits_N, log_probs_N, targets_N)
-            log_probs_N = self.auxiliary.attach(log_probs_N, "z_loss", loss)
-        return log_probs_N.view(targets_BT.shape)
-
-    @property
-    def _learns(self) -> bool:
-        return self.training and torch.is_grad_enabled()
-
     def _layers(
         self, kind: type[Block] | type[MtpDepth], kernels: KernelSet, first: int, count: int
     ) -> nn.ModuleDict:
@@ -158,7 +130,3 @@ class Decoder(nn.Module):
             flat = self.to_head(x_BTD).flatten(0, -2), self.head_weight_VD, targets_BT.flatten()
             loss = loss - self.log_probs(*flat, temperature=1.0).sum()
         return self.auxiliary.attach(hidden_BTD, "mtp_loss", config.loss_coef / config.num_layers * loss)
-
-
-def _as_they_are(hidden_BTD: Tensor) -> Tensor:
-    return hidden_BTD

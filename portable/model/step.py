@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from portable.model.auxiliary import Auxiliary
-from portable.model.decoder import Decoder
+from portable.model.head import HeadedModel
 from portable.model.moe.balance import Sum, moved_bias
 from portable.model.moe.layer import Moe, load_name
 
@@ -56,6 +56,6 @@ def _auxiliaries(parts: Sequence[nn.Module]) -> Iterator[Auxiliary]:
     found: dict[int, Auxiliary] = {}
     for part in parts:
         for module in part.modules():
-            if isinstance(module, Decoder):
+            if isinstance(module, HeadedModel):
                 found[id(module.auxiliary)] = module.auxiliary
     yield from found.values()

@@ -15,6 +15,7 @@ from portable.hardware.spec import HardwareConfig
 from portable.kernel.config import KernelConfig, SelfTest
 from portable.kernel.registry import KernelSet
 from portable.kernel.self_test import examine
+from portable.parallel.ability import check_compilation, check_float8
 from portable.parallel.config import (
     CommunicatorConfig,
     ParallelConfig,
@@ -38,6 +39,8 @@ STRATEGIES = Registry(
         "zero3": "portable.parallel.strategies.fsdp:FsdpStrategy",
         "fsdp": "portable.parallel.strategies.fsdp:FsdpStrategy",
         "hsdp": "portable.parallel.strategies.fsdp:FsdpStrategy",
+        "accelerate": "portable.parallel.strategies.accelerate.strategy:AccelerateStrategy",
+        "deepspeed": "portable.parallel.strategies.deepspeed.strategy:DeepspeedStrategy",
     },
     entry_group="portable.strategies",
 )
@@ -73,6 +76,7 @@ def build_runtime(
     capability = device.capability()
     check_strategy(strategy, capability, hardware)
     check_precision(precision, capability, hardware)
+    check_compilation(parallel or ParallelConfig(), capability, hardware.name)
     check_communicator(communicator, capability, hardware)
     kernels = KernelSet(backend.name, precision.compute_dtype.name, kernel, deterministic=deterministic)
     device.set_deterministic(deterministic)
@@ -134,6 +138,7 @@ def check_strategy(strategy: StrategyConfig, capability: Capability, hardware: H
 
 def check_precision(precision: PrecisionConfig, capability: Capability, hardware: HardwareConfig) -> None:
     """Warn of an emulated number format. Raises: ConfigError for one that the device lacks."""
+    check_float8(precision.float8, capability, hardware.name)
     for field, dtype in (("param_dtype", precision.param_dtype), ("compute_dtype", precision.compute_dtype)):
         support = capability.dtype(Role.matmul, dtype.name)
         if support is Support.none:

@@ -33,20 +33,15 @@ class RecomputeConfig:
 
 @dataclass(kw_only=True, slots=True)
 class TileConfig:
-    """Parts that large layers are computed in, one after the other, so that one part's memory suffices.
-
-    ``mlp_chunks`` divides the rows (tokens) that pass through a feed-forward layer; ``linear_chunks`` the
-    matrices whose modules' names end in a word of ``linear_modules``.
+    """Parts that layers are computed in, one after the other, so that one part's memory suffices:
+    ``mlp_chunks`` divides the rows (tokens) that pass through a feed-forward layer.
     """
 
     mlp_chunks: int = 1
-    linear_chunks: int = 1
-    linear_modules: list[str] = field(default_factory=lambda: ["gate", "up", "down"])
 
     def __post_init__(self) -> None:
-        for name in ("mlp_chunks", "linear_chunks"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"parallel.tile.{name}={getattr(self, name)}; use 1 (whole) or more")
+        if self.mlp_chunks < 1:
+            raise ConfigError(f"parallel.tile.mlp_chunks={self.mlp_chunks}; use 1 (whole) or more")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -161,9 +156,7 @@ class Float8Config:
 
     def __post_init__(self) -> None:
         if self.recipe not in ("none", "tensorwise", "rowwise"):
-            raise ConfigError(
-                f"precision.float8.recipe={self.recipe}; use one of none, tensorwise, rowwise"
-            )
+            raise ConfigError(f"precision.float8.recipe={self.recipe}; use one of none, tensorwise, rowwise")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from portable.collective.protocol import Group
@@ -34,6 +34,13 @@ class Runtime:
     kernels: KernelSet
     precision: PrecisionConfig
     hardware: HardwareConfig
+    modules: dict[str, list[str]] = field(default_factory=dict)
+    """What passes did to this rank's modules, for the run's record: names by what was done."""
+
+    def note(self, what: str, names: list[str]) -> None:
+        """Add to ``modules``."""
+        if names:
+            self.modules.setdefault(what, []).extend(names)
 
     @property
     def group(self) -> Group:

@@ -1,7 +1,8 @@
 """A model spread over a mesh: passes cut it in a fixed order, a data strategy keeps its state.
 
-The order is: pipeline stages, tensor (with sequence) parallel, context, experts, recomputation, low
-precision, compilation, data strategy. A pass changes modules and notes in ``placements`` what it cut.
+The order is: pipeline stages, tensor (with sequence) parallel, context, experts, low precision, tiles,
+compilation, recomputation (which repeats what was compiled), data strategy. A pass changes modules and notes
+in ``placements`` what it cut.
 """
 
 from __future__ import annotations
@@ -14,10 +15,15 @@ from torch import Tensor, nn
 
 from portable.core.errors import ConfigError
 from portable.model.decoder import Decoder
+from portable.model.hf.adapter import HfDecoder
+from portable.parallel.compile import apply_compilation
 from portable.parallel.context.parallel import ContextParallel
 from portable.parallel.expert.apply import apply_expert_parallel
+from portable.parallel.float8.linear import apply_float8
 from portable.parallel.gradient import local
+from portable.parallel.hf_plan import plan_of_hf
 from portable.parallel.memory.recompute import apply_recomputation
+from portable.parallel.memory.tile import apply_tiles
 from portable.parallel.pipeline.executor import Pipeline
 from portable.parallel.pipeline.schedule.select import Schedule, make_schedule
 from portable.parallel.pipeline.stage import split_into_stages
@@ -70,16 +76,34 @@ def spread(
         layers = config.pipeline_parallel_layers_per_stage
         parts = split_into_stages(model, schedule, mesh, layers, placements)
     context = ContextParallel(mesh, config)
-    for part in parts if family is not None else ():
-        apply_tensor_parallel(part, family.plan, mesh, config, family.tensor, placements)
-        context.apply(part, family.plan, runtime.kernels)
-        apply_expert_parallel(part, family.plan, mesh, runtime.kernels, config, placements)
+    shared = dict(model.named_children())
     for part in parts:
-        apply_recomputation(part, config.recompute)
+        _share(part, shared, model)
+        if family is not None:
+            apply_tensor_parallel(part, family.plan, mesh, config, family.tensor, placements)
+            context.apply(part, family.plan, runtime.kernels)
+            apply_expert_parallel(part, family.plan, mesh, runtime.kernels, config, placements)
+        _refine(part, runtime)
     strategy = runtime.new_strategy()
     _wrap(strategy, parts, placements, runtime, fill)
     pipeline = None if schedule is None else Pipeline(schedule, strategy, mesh, runtime.device, forward)
     return SpreadModel(runtime, strategy, parts, placements, context, pipeline, forward)
+
+
+def _refine(part: nn.Module, runtime: Runtime) -> None:
+    """Change how blocks compute what they do."""
+    config, float8 = runtime.parallel, runtime.precision.float8
+    runtime.note("float8", apply_float8(part, float8, runtime.device.capability()))
+    runtime.note("tiled", apply_tiles(part, config.tile))
+    runtime.note("compiled", apply_compilation(part, config, runtime.device))
+    runtime.note("recomputed", apply_recomputation(part, config.recompute))
+
+
+def _share(part: nn.Module, shared: dict[str, nn.Module], model: nn.Module) -> None:
+    """Give a further stage of this rank what it shares with ``model``, as the passes have left it there."""
+    for name, child in list(part.named_children()):
+        if shared.get(name) is child:
+            setattr(part, name, getattr(model, name))
 
 
 def _family_of(model: nn.Module, runtime: Runtime) -> Family | None:
@@ -87,9 +111,11 @@ def _family_of(model: nn.Module, runtime: Runtime) -> Family | None:
         return Family(DECODER, tensor_facts(model.config))
     layout = runtime.mesh.layout
     if max(layout.tp, layout.cp, layout.ep) > 1:
+        if isinstance(model, HfDecoder):
+            return Family(*plan_of_hf(model, runtime.parallel))
         raise ConfigError(
-            f"nobody has said how a {type(model).__name__} divides, so layout {layout} cannot be; use data and "
-            "pipeline parallelism only, or give its family a ShardPlan"
+            f"nobody has said how a {type(model).__name__} divides, so layout {layout} cannot be; use data "
+            "and pipeline parallelism only, or give its family a ShardPlan"
         )
     return None
 

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from portable.core.record import Batch
 from portable.model.step import begin_step, finish_step, max_load
 from portable.parallel.context.parallel import ContextParallel
+from portable.parallel.loss_scale import LossScale
 from portable.parallel.objective import LossSum, Objective
 from portable.parallel.pipeline.executor import Pipeline
 from portable.parallel.placement import Placements
@@ -41,8 +43,10 @@ class SpreadModel:
         self.placements = placements
         self.context = context
         self.pipeline = pipeline
+        self.loss_scale = LossScale(runtime.precision)
         self._forward = forward
         self._scale = 1.0
+        self._updates = True
         self._auxiliary: dict[str, Tensor] = {}
 
     @property
@@ -69,12 +73,22 @@ class SpreadModel:
         ranks. Returns each micro-batch's sums, which still have to be added over the axis ``data``.
         """
         self._scale = scale
-        begin_step(self.parts, scale)
+        lifted = scale * self.loss_scale.factor
+        begin_step(self.parts, lifted)
         sliced = map(self.context.slice, batches)
         if self.pipeline is not None:
-            return self.pipeline.forward_backward(list(sliced), objective, scale)
+            sums = self.pipeline.forward_backward(list(sliced), objective, lifted)
+        else:
+            sums = self._forward_backward(sliced, objective, lifted)
+        if self.loss_scale.is_on:
+            self.loss_scale.unscale(self.strategy.shards())
+        return sums
+
+    def _forward_backward(
+        self, batches: Iterable[Batch], objective: Objective, scale: float
+    ) -> list[LossSum]:
         sums: list[LossSum] = []
-        for batch, last in _mark_last(sliced):
+        for batch, last in _mark_last(batches):
             self.strategy.accumulate(last=last)
             with self._forward():
                 loss_sum = objective(self.strategy.modules[0], batch)
@@ -84,14 +98,25 @@ class SpreadModel:
         self.strategy.reduce_gradients()
         return sums
 
+    def clip_grad_norm(self, max_norm: float) -> Tensor:
+        """Scale gradients to a norm of at most ``max_norm``; return the norm before, 0 of a step that
+        overflowed in fp16 and will not be made.
+        """
+        norm = self.strategy.clip_grad_norm(max_norm)
+        self._updates = self.loss_scale.judge(norm)
+        return norm if self._updates else torch.zeros_like(norm)
+
     def step(self) -> None:
         """Update the parameters, and what else learns from a step: the routers' biases."""
-        self.strategy.step()
+        if self._updates:
+            self.strategy.step()
+        else:
+            self.strategy.skip()
         self._auxiliary = finish_step(self.parts, self.runtime.mesh.group("stage").all_reduce)
 
     def read_auxiliary(self) -> dict[str, float]:
-        """Return the auxiliary losses of the last step, as parts of its mean loss, and the load of the busiest
-        expert. All ranks must call; this waits for the device.
+        """Return the auxiliary losses of the last step, as parts of its mean loss, and the load of the
+        busiest expert. All ranks must call; this waits for the device.
         """
         own = {name: float(value) for name, value in self._auxiliary.items()}
         load = max_load(self.parts)
@@ -102,6 +127,10 @@ class SpreadModel:
                 totals[name] = totals.get(name, 0.0) + value * self._scale
         loads = [found for _, found in told if found is not None]
         return totals | ({"expert_load_max": max(loads)} if loads else {})
+
+    def read_bubble(self) -> dict[str, float | None]:
+        """Return which share of the last step the ranks of the pipeline waited. All ranks must call."""
+        return {} if self.pipeline is None else {"bubble_fraction": self.pipeline.meter.fraction()}
 
     def whole_weights(self) -> dict[str, Tensor]:
         """Return the whole trained weights on every rank's host; all ranks must call."""

@@ -108,6 +108,10 @@ class Strategy(Protocol):
         """Update from the gradients, drop them, and ``publish``."""
         ...
 
+    def skip(self) -> None:
+        """Drop the gradients of a step that overflowed, without an update."""
+        ...
+
     def publish(self) -> None:
         """Bring what the shards hold into the modules that compute, e.g. after they were loaded."""
         ...

@@ -21,6 +21,8 @@ from portable.parallel.config import (
 from portable.parallel.degrees import make_layout
 from portable.parallel.mesh import Mesh
 from portable.parallel.runtime import Runtime
+from portable.parallel.strategies.accelerate.config import AccelerateConfig
+from portable.parallel.strategies.deepspeed.config import DeepspeedConfig
 from portable.testing.selection import configured_backend, hardware_of
 
 STRATEGIES: dict[str, type[StrategyConfig]] = {
@@ -28,6 +30,8 @@ STRATEGIES: dict[str, type[StrategyConfig]] = {
     "ddp": DdpConfig,
     **dict.fromkeys(("zero1", "zero2"), ZeroConfig),
     **dict.fromkeys(("zero3", "fsdp", "hsdp"), FsdpConfig),
+    "accelerate": AccelerateConfig,
+    "deepspeed": DeepspeedConfig,
 }
 
 

@@ -124,6 +124,10 @@ class TracedStrategy:
         """Hand it on."""
         self.inner.step()
 
+    def skip(self) -> None:
+        """Hand it on."""
+        self.inner.skip()
+
     def publish(self) -> None:
         """Hand it on."""
         self.inner.publish()

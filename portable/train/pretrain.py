@@ -8,9 +8,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from portable.core.artefact import Artefact, open_artefact, seal
 from portable.core.errors import ConfigError
 from portable.core.workspace import Workspace
@@ -19,18 +16,13 @@ from portable.data.format.corpus import read_documents
 from portable.data.loader import BatchShape
 from portable.data.shard import TokenShards
 from portable.data.source import BatchSource
-from portable.model.decoder import Decoder
-from portable.model.flops import train_flops_per_token
-from portable.model.hf_config import architecture
-from portable.model.init import initial_value
-from portable.model.tokenizer import Tokenizer
+from portable.model.tokenizer import TOKENIZER_FILES, Tokenizer
 from portable.model.weights import MODEL_FILES, weight_files
-from portable.parallel.check import check_layout
-from portable.parallel.placement import Extent
 from portable.parallel.runtime import Runtime
 from portable.train.baseline import unigram_bits_per_byte, xz_bits_per_byte
-from portable.train.checkpoint.export import export_model
+from portable.train.deepspeed_file import settle_deepspeed
 from portable.train.evaluate import TextScore, bits_per_byte
+from portable.train.initial_model import InitialModel, initial_model
 from portable.train.next_token import next_token_loss
 from portable.train.pretrain_config import PretrainConfig
 from portable.train.trainer import Trainer
@@ -39,29 +31,35 @@ logger = logging.getLogger(__name__)
 
 
 def run_pretrain(config: PretrainConfig, runtime: Runtime, workspace: Workspace) -> Artefact:
-    """Train a fresh decoder on a corpus, score it beside two baselines, and seal a model folder.
+    """Train a fresh decoder, or a folder's model, on a corpus; score it beside two baselines, and seal it.
 
     Called again on the same folder it continues from the newest checkpoint, and ends with the same weights.
     Raises: ConfigError if model, batch and corpus do not fit together.
     """
     readers = runtime.readers.size
-    architecture(config.model)  # a shape that no folder can name would fail only when it is saved
-    check_layout(
+    initial = initial_model(config, runtime.kernels)
+    initial.check(
         runtime.parallel,
-        config.model,
         seq_len=config.seq_len,
         num_micro_batches=config.grad_accum_steps(readers),
     )
+    settle_deepspeed(
+        config,
+        runtime,
+        workspace,
+        micro_batch_size=config.micro_batch_size,
+        grad_accum_steps=config.grad_accum_steps(readers),
+    )
     corpora = [open_artefact(Path(folder), "corpus").path for folder in config.corpora]
     tokenizer = Tokenizer.load(corpora[0] / "tokenizer")
-    _check_vocabulary(config, tokenizer)
+    _check_fits(config, initial, tokenizer)
     heldout = [TokenShards.open(corpus / "tokens" / "heldout") for corpus in corpora]
     with _feed(config, runtime) as source:
-        trainer = _trainer(config, runtime, workspace, source, heldout)
+        trainer = _trainer(config, initial, runtime, workspace, source, heldout)
         trainer.fit()
     scores = _heldout_bits(trainer, config, heldout, None)
     score = scores["heldout_bits_per_byte"]
-    num_parameters = export_model(trainer.model, config.model, tokenizer, workspace.dir)
+    num_parameters = initial.export(trainer.model, tokenizer, workspace.dir)
     artefact = None
     if runtime.group.rank == 0:
         workspace.metrics.write(trainer.step, scores)
@@ -98,32 +96,28 @@ def _feed(config: PretrainConfig, runtime: Runtime) -> AbstractContextManager[Ba
 
 def _trainer(
     config: PretrainConfig,
+    initial: InitialModel,
     runtime: Runtime,
     workspace: Workspace,
     source: BatchSource,
     heldout: Sequence[TokenShards],
 ) -> Trainer:
     runtime.seed_everything(config.seed)
-    with torch.device("meta"):  # each rank draws its own part of the weights only
-        model = Decoder(config.model, runtime.kernels)
-    model.z_loss_coef = config.z_loss
-
-    def fill(name: str, shape: tuple[int, ...], extent: Extent) -> Tensor:
-        return extent.of(initial_value(config.model, name, shape, config.seed))
+    initial.module.z_loss_coef = config.z_loss
 
     def evaluate(step: int) -> dict[str, float]:
         return _heldout_bits(trainer, config, heldout, config.eval_documents or None)
 
     trainer = Trainer(
-        model,
+        initial.module,
         next_token_loss,
         source,
         config,
         runtime,
         workspace,
-        flops_per_token=train_flops_per_token(config.model, config.seq_len),
+        flops_per_token=initial.flops_per_token(config.seq_len),
         evaluate=evaluate,
-        fill=fill,
+        fill=initial.fill,
     )
     return trainer
 
@@ -149,10 +143,22 @@ def _heldout_bits(
     return values
 
 
-def _check_vocabulary(config: PretrainConfig, tokenizer: Tokenizer) -> None:
-    if config.model.vocab_size < tokenizer.vocab_size:
+def _check_fits(config: PretrainConfig, initial: InitialModel, tokenizer: Tokenizer) -> None:
+    path = Path(config.model_path)
+    if config.model_path and config.seq_len > initial.max_seq_len:
         raise ConfigError(
-            f"model.vocab_size={config.model.vocab_size} has no room for the {tokenizer.vocab_size} tokens "
+            f"pretrain.seq_len={config.seq_len} is longer than the {initial.max_seq_len} tokens of the model "
+            f"{path}; use seq_len of at most {initial.max_seq_len}"
+        )
+    holds_tokenizer = config.model_path and all((path / file).is_file() for file in TOKENIZER_FILES)
+    if holds_tokenizer and Tokenizer.load(path).inner.get_vocab() != tokenizer.inner.get_vocab():
+        raise ConfigError(
+            f"the corpus {config.corpora[0]} was made with another tokenizer than that of "
+            f"pretrain.model_path={path}, whose ids mean other words; make the corpus with that one"
+        )
+    if initial.vocab_size < tokenizer.vocab_size:
+        raise ConfigError(
+            f"model.vocab_size={initial.vocab_size} has no room for the {tokenizer.vocab_size} tokens "
             f"of the corpus {config.corpora[0]}; use model.vocab_size of at least {tokenizer.vocab_size}, or "
             "train a smaller tokenizer in the data stage"
         )

@@ -1,11 +1,20 @@
 """Settings of the pretraining stage."""
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 from portable.core.errors import ConfigError
 from portable.data.mixture.config import CorpusConfig, check_mixture
 from portable.model.config import ModelConfig
 from portable.train.config import TrainConfig
+
+
+class ModelSource(Enum):
+    """Whose code computes the model of ``model_path``."""
+
+    auto = "auto"  # ours where we have its formulas
+    portable = "portable"
+    transformers = "transformers"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -16,13 +25,17 @@ class PretrainConfig(TrainConfig):
     them ``micro_batch_size`` at a time. With ``document_mask`` attention stays inside documents.
     ``z_loss`` times the square of the log of the softmax's denominator is added to the loss of every token
     (Chowdhery et al. 2022, arXiv:2204.02311, section 5). ``prefetch_batches`` steps are read ahead in
-    a thread (0: none). ``eval_documents`` bounds the held-out documents, of each corpus, of the evaluations on the way
-    (0: all); the last one always takes all.
+    a thread (0: none). ``eval_documents`` bounds the held-out documents, of each corpus, of the evaluations
+    on the way (0: all); the last one always takes all.
+
+    ``model_path`` continues from a model folder: its weights, and its shape in place of ``model``.
     """
 
     data: str = ""
     mixture: list[CorpusConfig] = field(default_factory=list)
     model: ModelConfig = field(default_factory=ModelConfig)
+    model_path: str = ""
+    model_source: ModelSource = ModelSource.auto
     seq_len: int = 256
     micro_batch_size: int = 8
     global_batch_size: int = 8
@@ -52,7 +65,7 @@ class PretrainConfig(TrainConfig):
                 "set; use one of them"
             )
         check_mixture(self.mixture)
-        if self.seq_len > self.model.max_seq_len:
+        if not self.model_path and self.seq_len > self.model.max_seq_len:
             raise ConfigError(
                 f"pretrain.seq_len={self.seq_len} is longer than model.max_seq_len={self.model.max_seq_len}; "
                 f"use seq_len of at most {self.model.max_seq_len}, or raise model.max_seq_len"

@@ -113,6 +113,8 @@ class Trainer:
             self._time.read,
             self._memory.read,
             self.model.read_auxiliary,
+            self.model.read_bubble,
+            self.model.loss_scale.read,
             lambda: source_metrics(source),
         ]
         self._unlogged: list[StepResult] = []
@@ -162,10 +164,14 @@ class Trainer:
             self.step, counters = restored
             self.tokens_seen = counters["tokens_seen"]
             self._loss_watch.load_state_dict(counters["loss_watch"])
+            if "loss_scale" in counters:
+                self.model.loss_scale.load_state_dict(counters["loss_scale"])
         return restored is not None
 
     def _save(self) -> None:
         counters = {"tokens_seen": self.tokens_seen, "loss_watch": self._loss_watch.state_dict()}
+        if self.model.loss_scale.is_on:
+            counters["loss_scale"] = self.model.loss_scale.state_dict()
         self._checkpointer.save(self.step, counters)
 
     def _train(self) -> None:
@@ -223,7 +229,7 @@ class Trainer:
         sums = self.model.forward_backward(moved, self.objective, 1.0 / num_terms)
         self._time.mark()
         self._memory.note_gradients()
-        grad_norm = self.model.strategy.clip_grad_norm(self.config.max_grad_norm)
+        grad_norm = self.model.clip_grad_norm(self.config.max_grad_norm)
         self.model.step()
         self._time.mark()
         return sums, grad_norm

@@ -14,6 +14,7 @@ STAIR = (
     {"sft", "rl", "synth"},
     {"job"},
     {"trace"},  # runs a job up to a step and watches it, as a verb's page asks
+    {"certificate"},  # runs a layout beside one process
     {"cli", "studio", "testing"},
 )
 STEP = {package: step for step, packages in enumerate(STAIR) for package in packages}

@@ -145,8 +145,16 @@ class ContextParallel:
         return -(-length // self._multiple) * self._multiple
 
     def _spread(self, core: nn.Module, kernels: KernelSet) -> nn.Module:
-        """Return what attends over all ranks as ``core`` does over one."""
+        """Return what attends over all ranks as ``core`` does over one.
+
+        Raises: ConfigError for a ring around a core that sees a window only.
+        """
         if self._ring.size > 1:
+            if isinstance(core, AttentionCore) and core.window is not None:
+                raise ConfigError(
+                    f"attention with a window of {core.window} tokens does not go round a ring of "
+                    f"{self._ring.size} ranks; use parallel.context_parallel_method=ulysses"
+                )
             facts = core.facts if isinstance(core, AttentionCore) else {}
             core = RingAttention(self._ring_order, self._ring, BlockKernels.pick(kernels, facts))
         if self._ulysses.size > 1:

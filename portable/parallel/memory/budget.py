@@ -12,13 +12,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from portable.parallel.memory.work import can_be_kept, num_bytes, tensors_in, work
+from portable.parallel.memory.work import Op, can_be_kept, num_bytes, tensors_in, work
 
+# pyright: reportPrivateUsage=false
+# An operator's schema, and a storage's identity, have no public names.
 _GRAINS = 2048  # steps in which room is counted
 Call = tuple[str, int]
 """An operator, and how often it had been called before in the block."""
@@ -86,7 +87,7 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(
         self,
-        func: torch._ops.OpOverload,
+        func: Op,
         types: Sequence[type],
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
@@ -109,6 +110,8 @@ class Recorder(TorchDispatchMode):
         whole = sum(self._kept.values())
         needed = self._called[: self._needed]
         total = sum(called.result.work for called in self._called)
+        if fraction >= 1.0:
+            return Plan(frozenset(), whole, whole, 0.0)
         room = int(fraction * whole) - input_bytes
         results = [called.result for called in needed if called.can_be_kept]
         chosen = choose(results, room)

@@ -15,14 +15,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from portable.parallel.blocks import named_blocks
 from portable.parallel.config import RecomputeConfig
 from portable.parallel.context.ring import RingAttention
 from portable.parallel.memory.budget import Plan, Recorder
-from portable.parallel.memory.work import is_dear, num_bytes, tensors_in
+from portable.parallel.memory.work import Op, is_dear, num_bytes, tensors_in
 
 logger = logging.getLogger(__name__)
 Forward = Callable[..., Any]  # Any: whatever a block takes and returns
@@ -77,11 +77,13 @@ class _Recompute:
         finally:
             self._is_closed = before
 
-    def _keep_some(self, policy: Callable[..., CheckpointPolicy], forward: Forward, *args: Any, **kwargs: Any) -> Any:
+    def _keep_some(
+        self, policy: Callable[..., CheckpointPolicy], forward: Forward, *args: Any, **kwargs: Any
+    ) -> Any:
         contexts: Contexts = partial(create_selective_checkpoint_contexts, policy)
         return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
-    def _keep_dear(self, _: Any, op: torch._ops.OpOverload, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    def _keep_dear(self, _: Any, op: Op, *args: Any, **kwargs: Any) -> CheckpointPolicy:
         """Keep products of matrices and attention, whose work grows faster than their results."""
         return _policy(keep=not self._is_closed and is_dear(op))
 
@@ -110,7 +112,7 @@ class _ByPlan:
         self._plan = plan
         self._counts: Counter[str] = Counter()
 
-    def __call__(self, _: Any, op: torch._ops.OpOverload, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    def __call__(self, _: Any, op: Op, *args: Any, **kwargs: Any) -> CheckpointPolicy:
         call = str(op), self._counts[str(op)]
         self._counts[str(op)] += 1
         return _policy(keep=call in self._plan.kept)

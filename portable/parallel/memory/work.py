@@ -10,12 +10,15 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
+# pyright: reportPrivateUsage=false
+# Torch hands operators to dispatch modes, but names neither their type nor their schema in public.
+Op = torch._ops.OpOverload
 _MATMULS = ("mm", "addmm", "bmm", "baddbmm", "linear", "_grouped_mm", "_scaled_mm", "_scaled_grouped_mm")
 _COLLECTIVES = ("c10d", "_c10d_functional", "c10d_functional")
 _FLOPS_PER_BYTE = 100.0  # what accelerators multiply in 16 bits while they read or write a byte
 
 
-def is_dear(op: torch._ops.OpOverload) -> bool:
+def is_dear(op: Op) -> bool:
     """Whether ``op`` multiplies matrices or is an attention, by its name: devices have kernels of their own.
 
     What writes into a tensor that it is given is not: others write there, too.
@@ -24,16 +27,14 @@ def is_dear(op: torch._ops.OpOverload) -> bool:
     return can_be_kept(op) and (name in _MATMULS or "matmul" in name or is_attention(op))
 
 
-def is_attention(op: torch._ops.OpOverload) -> bool:
+def is_attention(op: Op) -> bool:
     """Whether ``op`` is a fused attention."""
     return "attention" in _name(op)
 
 
-def can_be_kept(op: torch._ops.OpOverload) -> bool:
+def can_be_kept(op: Op) -> bool:
     """Whether the result of ``op`` is a value of its own, that its inputs alone decide."""
-    schema = op._schema
-    views = any(result.alias_info is not None for result in schema.returns)
-    return not (schema.is_mutable or views or op.namespace in _COLLECTIVES)
+    return not (op._schema.is_mutable or _is_view(op) or op.namespace in _COLLECTIVES)
 
 
 def tensors_in(values: Any) -> Iterator[Tensor]:  # Any: what operators take and return
@@ -46,12 +47,14 @@ def num_bytes(values: Any) -> int:  # Any: as above
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors_in(values))
 
 
-def work(op: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> float:
+def work(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> float:
     """Return what ``op`` costs, in floating-point operations: those it makes, or could be made while its
     operands are read and its results written, whichever is more (Williams et al. 2009, the roofline).
 
     It depends on shapes alone, so ranks and runs agree.
     """
+    if _is_view(op):
+        return 0.0
     moved = _FLOPS_PER_BYTE * (num_bytes((args, kwargs)) + num_bytes(out))
     if is_attention(op):
         q, k, v, *_ = tensors_in(args)
@@ -60,5 +63,9 @@ def work(op: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any
     return moved if count is None else max(moved, float(count(*args, **kwargs, out_val=out)))
 
 
-def _name(op: torch._ops.OpOverload) -> str:
+def _is_view(op: Op) -> bool:
+    return not op._schema.is_mutable and any(result.alias_info is not None for result in op._schema.returns)
+
+
+def _name(op: Op) -> str:
     return op.overloadpacket.__name__

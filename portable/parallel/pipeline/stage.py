@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
@@ -19,6 +20,33 @@ from portable.parallel.pipeline.schedule.select import Schedule
 from portable.parallel.placement import Placement
 
 _FIRST, _BLOCKS = "embed", "blocks"
+
+
+@runtime_checkable
+class Stageable(Protocol):
+    """A model of another tree than a decoder's, which says itself what a stage of it is."""
+
+    @property
+    def embedding_name(self) -> str:
+        """The name of the embedding."""
+        ...
+
+    @property
+    def tied(self) -> bool:
+        """Whether the head is the embedding's matrix."""
+        ...
+
+    def block_names(self) -> list[str]:
+        """Return the names of the blocks. Raises: CapabilityError if the model cannot be cut."""
+        ...
+
+    def shell(self) -> nn.Module:
+        """Return another module with the same children, which may be taken out of it."""
+        ...
+
+    def keep_stage(self, kept: Sequence[str], *, first: bool, last: bool) -> None:
+        """Take out of the model all that a stage with the blocks ``kept`` has not."""
+        ...
 
 
 def split_into_stages(
@@ -36,15 +64,14 @@ def split_into_stages(
 
     Raises: ConfigError if the layers do not go into the stages; CapabilityError if the model cannot be cut.
     """
-    blocks = _blocks_of(model)
+    names = model.block_names() if isinstance(model, Stageable) else list(_blocks_of(model))
     num_stages = len(schedule.stage_rank)
-    counts = count_layers(len(blocks), num_stages, layers_per_stage)
+    counts = count_layers(len(names), num_stages, layers_per_stage)
     ends = list(accumulate(counts))
     shares = _last_needs_embedding(model)
     first_rank, last_rank = schedule.stage_rank[0], schedule.stage_rank[-1]
     stages = schedule.stages_of(mesh.index("pp"))
     shells = [model, *(_shell(model) for _ in stages[1:])]
-    names = list(blocks)
     for stage, part in zip(stages, shells, strict=True):
         kept = names[ends[stage] - counts[stage] : ends[stage]]
         _keep(part, kept, first=stage == 0, last=stage == num_stages - 1, shares=shares)
@@ -54,7 +81,8 @@ def split_into_stages(
     for name in [name for name in placements if name not in held]:
         del placements[name]
     if shares and first_rank != last_rank:
-        for name in [name for name in placements if name.startswith(f"{_FIRST}.")]:
+        embedding = model.embedding_name if isinstance(model, Stageable) else _FIRST
+        for name in [name for name in placements if name.startswith(f"{embedding}.")]:
             placements[name] = placements[name].summed_over(TIED_AXIS)
     return shells
 
@@ -97,11 +125,15 @@ def _blocks_of(model: nn.Module) -> nn.ModuleDict:
 
 
 def _last_needs_embedding(model: nn.Module) -> bool:
+    if isinstance(model, Stageable):
+        return model.tied
     return getattr(model, "head", None) is None or bool(getattr(model, "mtp", None))
 
 
 def _shell(model: nn.Module) -> nn.Module:
     """Return another module with the same children, which may be taken out of it."""
+    if isinstance(model, Stageable):
+        return model.shell()
     shell = copy.copy(model)
     for name, value in vars(model).items():
         if isinstance(value, dict):
@@ -110,6 +142,9 @@ def _shell(model: nn.Module) -> nn.Module:
 
 
 def _keep(part: nn.Module, kept: Sequence[str], *, first: bool, last: bool, shares: bool) -> None:
+    if isinstance(part, Stageable):
+        part.keep_stage(kept, first=first, last=last)
+        return
     blocks = _blocks_of(part)
     vars(part).update(first=first, last=last)
     setattr(part, _BLOCKS, nn.ModuleDict({name: blocks[name] for name in kept}))

@@ -5,6 +5,7 @@ state, and gathers a block's parameters while the block computes. With replicas 
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -33,8 +34,8 @@ _DENSE = Placement(())  # where a parameter that nobody placed is divided
 class FsdpStrategy(NativeStrategy):
     """Shards experts, then every block of the model, then the rest.
 
-    What torch cannot shard (scalars, parameters of no elements) computes whole, and so does what has one rank
-    on its axis; it is kept as under ``zero1``.
+    What torch cannot shard (scalars, parameters of no elements or of several parts) computes whole, and so
+    does what has one rank on its axis; it is kept as under ``zero1``.
     Gradients are divided after every micro-batch; replicas add theirs up after the last.
     """
 
@@ -85,6 +86,8 @@ class FsdpStrategy(NativeStrategy):
         }
 
     def _shard(self) -> None:
+        held = Counter(parameter for part in self.parts for parameter in part.parameters())
+        self._whole = {parameter for parameter, count in held.items() if count > 1}
         for part in self.parts:
             self._shard_part(part)
             if not isinstance(part, FSDPModule):
@@ -128,6 +131,8 @@ class FsdpStrategy(NativeStrategy):
 
     def _shard_axis(self, name: str, parameter: nn.Parameter) -> str:
         """Return the axis that divides a parameter, "" for none."""
+        if parameter in self._whole:
+            return ""
         axis = self.placements[name].shard if name in self.placements else _DENSE.shard
         return axis if parameter.ndim > 0 and parameter.numel() > 0 and self.mesh.size(axis) > 1 else ""
 

@@ -108,10 +108,13 @@ class NativeStrategy:
     def step(self) -> None:
         """Update, drop the gradients, publish."""
         self.optimizer.step()
+        self.skip()
+        self._settle().publish(trained_only=True)
+
+    def skip(self) -> None:
+        """Drop the gradients."""
         self.optimizer.zero_grad()
-        replicas = self._settle()
-        replicas.reducer.reset()
-        replicas.publish(trained_only=True)
+        self._settle().reducer.reset()
 
     def publish(self) -> None:
         """Bring the parts of all ranks into the modules that compute."""
@@ -138,6 +141,7 @@ class NativeStrategy:
             prefix = f"optimizer/{shard.name}/"
             own = {key: state[prefix + key] for key in self.optimizer.state_of(shard.parameter)}
             self.optimizer.load_state_of(shard.parameter, own)
+        self._forget_gradients()  # of a step that was broken off
         self.publish()
 
     @property
@@ -146,6 +150,9 @@ class NativeStrategy:
         if self._optimizer is None:
             raise CapabilityError(f"strategy={self.name} has no optimiser yet; call attach() first")
         return self._optimizer
+
+    def _forget_gradients(self) -> None:
+        self._settle().reducer.reset()
 
     def _shard(self) -> None:
         """Shard in place what is not to compute whole: nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -27,9 +28,12 @@ class Reducer:
         self._sends = False
         self._next = 0
         self._travelled = False
-        for bucket in buckets:
+        # A hook lives as long as its parameter, in torch's memory, where Python finds no cycles: it may not
+        # keep what keeps the parameter.
+        own: weakref.ref[Reducer] = weakref.ref(self)
+        for place, bucket in enumerate(buckets):
             for index, member in enumerate(bucket.members):
-                member.parameter.register_post_accumulate_grad_hook(partial(self._arrived, bucket, index))
+                member.parameter.register_post_accumulate_grad_hook(partial(_arrived, own, place, index))
 
     def begin(self, *, sends: bool) -> None:
         """Before a backward pass: say whether its gradients travel."""
@@ -63,7 +67,9 @@ class Reducer:
         for bucket in self.buckets:
             bucket.reset()
 
-    def _arrived(self, bucket: Bucket, index: int, parameter: nn.Parameter) -> None:
+    def take(self, place: int, index: int) -> None:
+        """Take the gradient of a member of the bucket at ``place``; let go what is full."""
+        bucket = self.buckets[place]
         if self._travelled and bucket.keeps_whole:
             raise CapabilityError(
                 f"the gradient of {bucket.members[index].name} grew after the sum over ranks had been made; "
@@ -84,3 +90,9 @@ class Reducer:
                 bucket.send()
             for buffer in held:
                 self._device.record_stream(buffer, self._stream)
+
+
+def _arrived(own: weakref.ref[Reducer], place: int, index: int, parameter: nn.Parameter) -> None:
+    reducer = own()
+    if reducer is not None:
+        reducer.take(place, index)

@@ -19,10 +19,13 @@ def cut_parameter(
 ) -> None:
     """Leave this rank its part of a parameter that no pass has cut yet, and note it; on meta, too.
 
-    A parameter that several modules share stays shared.
+    A parameter that several modules share stays shared. One that another pipeline stage of this rank has,
+    too, is cut with the first of them.
     """
     parameter = model.get_parameter(name)
     placement = placements[name]
+    if placement.cuts == cuts:
+        return
     for cut in cuts:
         placement = placement.cut(cut.dim, cut.axis)
     placements[name] = placement

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from portable.collective.protocol import Group
 from portable.model.auxiliary import Auxiliary
-from portable.model.decoder import Decoder
+from portable.model.head import HeadedModel
 from portable.model.moe.balance import Sum
 from portable.model.moe.layer import Moe
 from portable.parallel.mesh import Mesh
@@ -66,7 +66,7 @@ def divide_in_line(
         rim.surround(model.get_submodule(name))
     _mend_modules(model, plan, rim, vocab_size)
     _count_once(model, regions, group, sequence=sequence)
-    if isinstance(model, Decoder) and vocab_size:
+    if isinstance(model, HeadedModel) and vocab_size:
         ParallelHead(model, vocab_size, rim)
     if sequence:
         Edge(model, plan, mesh)
@@ -113,7 +113,7 @@ def _count_once(model: nn.Module, regions: list[str], group: Group, *, sequence:
                 module.auxiliary.scale = 0.0
         elif isinstance(module, Moe) and sequence:
             module.sum_counts = partial(_sum_counts, module.sum_counts, group)
-        elif isinstance(module, Decoder) and group.rank > 0:
+        elif isinstance(module, HeadedModel) and group.rank > 0:
             module.auxiliary.add = partial(_add_own, module.auxiliary.add)
 
 

@@ -17,7 +17,7 @@ from portable.collective.protocol import Group
 from portable.kernel.reference.cross_entropy import logits_grad, own_columns, own_logit
 from portable.kernel.reference.log_prob import check_inputs, without_ignored
 from portable.kernel.reference.precision import accumulation_dtype, matmul_operands
-from portable.model.decoder import Decoder
+from portable.model.head import HeadedModel
 from portable.parallel.placement import chunk
 from portable.parallel.tensor import transfer
 from portable.parallel.tensor.region import Rim
@@ -138,9 +138,9 @@ class _LogProbs(torch.autograd.Function):
 
 
 class ParallelHead:
-    """Takes the place of a decoder's head: hidden states come to every rank, each has its own columns."""
+    """Takes the place of a model's head: hidden states come to every rank, each has its own columns."""
 
-    def __init__(self, model: Decoder, vocab_size: int, rim: Rim) -> None:
+    def __init__(self, model: HeadedModel, vocab_size: int, rim: Rim) -> None:
         self.model = model
         self.vocab_size = vocab_size
         self.group = rim.group

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from portable.model.config import ModelConfig
+from portable.model.hf.folder import save_hf_stream
+from portable.model.hf.names import StoredNames
 from portable.model.tokenizer import Tokenizer
 from portable.model.weight_stream import MAX_SHARD_BYTES, Fact
 from portable.model.weights import save_stream
 from portable.parallel.spread_model import SpreadModel
 from portable.parallel.whole import whole_forms, whole_weights
 from portable.train.checkpoint.state import trained_buffers
+
+Save = Callable[[Mapping[str, Fact], Iterable[tuple[str, Tensor]]], None]
 
 
 def export_model(
@@ -28,6 +32,31 @@ def export_model(
 
     All ranks must call. Raises: ArtefactError or StorageError on rank 0, as ``save_model``.
     """
+
+    def save(facts: Mapping[str, Fact], weights: Iterable[tuple[str, Tensor]]) -> None:
+        save_stream(facts, weights, config, tokenizer, path, max_shard_bytes=max_shard_bytes)
+
+    return _export(model, save)
+
+
+def export_hf(
+    model: SpreadModel,
+    names: StoredNames,
+    tokenizer: Tokenizer,
+    path: Path,
+    *,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> int:
+    """Do so for an ``HfDecoder``: into the form of the folder it came from, whose ``names`` these are."""
+
+    def save(facts: Mapping[str, Fact], weights: Iterable[tuple[str, Tensor]]) -> None:
+        save_hf_stream(facts, weights, names, tokenizer, path, max_shard_bytes=max_shard_bytes)
+
+    return _export(model, save)
+
+
+def _export(model: SpreadModel, save: Save) -> int:
+    """Let rank 0 save what all ranks hold parts of; return the number of parameters."""
     mesh, shards = model.runtime.mesh, model.strategy.holdings()
     facts: dict[str, Fact] = {}
     for held in whole_forms(shards, mesh):
@@ -44,7 +73,7 @@ def export_model(
         yield from buffers.items()
 
     if model.runtime.group.rank == 0:
-        save_stream(facts, stream(), config, tokenizer, path, max_shard_bytes=max_shard_bytes)
+        save(facts, stream())
     else:
         for _ in stream():
             pass  # the others lend their parts

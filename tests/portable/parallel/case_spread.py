@@ -111,9 +111,7 @@ def train(runtime: Runtime, model: ModelConfig) -> dict[str, Any]:
 
     readers = runtime.readers
     shape = BatchShape(1, ROWS // readers.size, readers.rank, readers.size)
-    config = TrainConfig(
-        steps=STEPS, optim=AdamWConfig(lr=0.01), checkpoint=CheckpointConfig(every_steps=0)
-    )
+    config = TrainConfig(steps=STEPS, optim=AdamWConfig(lr=0.01), checkpoint=CheckpointConfig(every_steps=0))
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             decoder, next_token_loss, Rows(shape), config, runtime, workspace(Path(folder)), fill=fill

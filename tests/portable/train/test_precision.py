@@ -1,14 +1,16 @@
 import pytest
 import torch
 
-from portable.core.errors import ConfigError
 from portable.device.protocol import Dtype
 from portable.parallel.config import PrecisionConfig
 from portable.train.precision import forward_context
 from tests.portable.train.support import make_runtime
 
 
-@pytest.mark.parametrize(("dtype", "expected"), [(Dtype.fp32, torch.float32), (Dtype.bf16, torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [(Dtype.fp32, torch.float32), (Dtype.bf16, torch.bfloat16), (Dtype.fp16, torch.float16)],
+)
 def test_matmuls_run_in_the_compute_format(dtype: Dtype, expected: torch.dtype):
     context = forward_context(make_runtime(precision=PrecisionConfig(compute_dtype=dtype)))
     square = torch.ones(2, 2)
@@ -16,8 +18,3 @@ def test_matmuls_run_in_the_compute_format(dtype: Dtype, expected: torch.dtype):
         with context():
             assert (square @ square).dtype is expected
     assert (square @ square).dtype is torch.float32
-
-
-def test_fp16_is_refused_for_it_needs_loss_scaling():
-    with pytest.raises(ConfigError, match=r"compute_dtype=fp16 needs loss scaling .* use precision=bf16"):
-        forward_context(make_runtime(precision=PrecisionConfig(compute_dtype=Dtype.fp16)))

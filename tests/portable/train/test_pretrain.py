@@ -23,7 +23,7 @@ from portable.data.tokenizer import train_tokenizer
 from portable.model.tokenizer import Tokenizer
 from portable.model.weights import load_model
 from portable.train.pretrain import run_pretrain
-from portable.train.pretrain_config import PretrainConfig
+from portable.train.pretrain_config import ModelSource, PretrainConfig
 from tests.portable.train.case_train import pretrain_config
 from tests.portable.train.support import make_runtime, workspace
 from tests.processes import run_processes, start
@@ -190,3 +190,31 @@ def test_a_run_that_a_mixture_cannot_feed_is_refused(corpus: Path, other: Path, 
 def test_reading_ahead_changes_nothing(finished, corpus: Path, tmp_path: Path):
     config = pretrain_config(str(corpus), prefetch_batches=0)
     assert run_pretrain(config, make_runtime(), workspace(tmp_path)).digest == finished.digest
+
+
+@pytest.mark.parametrize("source", ["auto", "transformers"])
+def test_a_run_continues_from_a_folder_and_leaves_its_like(source: str, corpus: Path, tmp_path: Path):
+    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=301, max_position_embeddings=48, **shape))
+    model.save_pretrained(tmp_path / "in")
+    changes = {"model_path": str(tmp_path / "in"), "model_source": ModelSource[source], "steps": 4}
+    config = pretrain_config(str(corpus), **changes, eval_every_steps=0)
+    artefact = run_pretrain(config, make_runtime(), workspace(tmp_path / "out"))
+    theirs = AutoModelForCausalLM.from_pretrained(artefact.path)
+    moved = (theirs.lm_head.weight - model.lm_head.weight).abs().max().item()
+    assert 0 < moved < 4 * 0.01 * 2  # from where the folder was, by steps of the learning rate
+    assert artefact.summary["parameters"] == sum(value.numel() for value in model.parameters())
+
+
+def test_a_row_longer_than_the_folder_of_a_model_is_refused(corpus: Path, tmp_path: Path):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=301, max_position_embeddings=16, **shape))
+    model.save_pretrained(tmp_path / "in")
+    config = pretrain_config(str(corpus), model_path=str(tmp_path / "in"))
+    with pytest.raises(ConfigError, match="seq_len of at most 16"):
+        run_pretrain(config, make_runtime(), workspace(tmp_path / "out"))

@@ -71,7 +71,9 @@ def run(wanted: str) -> dict[str, Any]:
             },
             "faults": {name: _message(plant, first) for name, plant in fault.ALL.items()},
         }
-    report["memory"] = model_state_memory.measure(first, width=401, num_layers=3)
+    report["memory"] = model_state_memory.measure(
+        first, width={"pair": 257, "four": 404}[wanted], num_layers=3
+    )
     first.group.close()
     return report
 

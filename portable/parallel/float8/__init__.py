@@ -1,0 +1,1 @@
+"""Matmuls of linear layers in 8-bit floating point."""

@@ -1,0 +1,1 @@
+"""Hugging Face accelerate under our trainer; nothing here imports it before a strategy is made."""

@@ -1,0 +1,81 @@
+"""How much host memory it takes to begin: a model on the meta device, spread and filled."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from portable.model.config import ModelConfig
+from portable.model.decoder import Decoder
+from portable.model.init import initial_value
+from portable.parallel.config import ParallelConfig
+from portable.parallel.placement import Extent
+from portable.parallel.runtime import Runtime
+from portable.parallel.spread import spread
+from portable.testing.runtime import make_runtime, with_strategy
+from portable.train.precision import forward_context
+
+# An 8-billion-parameter model's shape, each dim divided by about eight.
+MODEL = ModelConfig(
+    vocab_size=16384,
+    hidden_size=512,
+    intermediate_size=1792,
+    num_layers=12,
+    num_heads=8,
+    num_kv_heads=2,
+    head_dim=64,
+    max_seq_len=64,
+    tie_embeddings=False,
+)
+LAYOUTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "fsdp": ("fsdp", {}),
+    "zero1": ("zero1", {}),
+    "ddp": ("ddp", {}),
+    "tp": ("single", {"tensor_parallel_degree": 2}),
+    "pp": ("single", {"pipeline_parallel_degree": 2}),
+}
+
+
+def together() -> dict[str, dict[str, int]]:
+    """Return by layout this rank's own bytes of parameters, and the peak of the process above the start."""
+    runtime = make_runtime("cpu", "ddp")
+    report: dict[str, dict[str, int]] = {}
+    for name, (strategy, settings) in {"warm": LAYOUTS["fsdp"], **LAYOUTS}.items():
+        own = with_strategy(runtime, strategy, parallel=ParallelConfig(**settings))
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # what the layout before has left
+        report[name] = _begin(own)
+    runtime.group.close()
+    return report
+
+
+def _begin(runtime: Runtime) -> dict[str, int]:
+    with torch.device("meta"):
+        decoder = Decoder(MODEL, runtime.kernels)
+    whole = sum(parameter.numel() * 4 for parameter in decoder.parameters())
+    largest = max(parameter.numel() * 4 for parameter in decoder.parameters())
+
+    def fill(name: str, shape: tuple[int, ...], extent: Extent) -> Tensor:
+        return extent.of(initial_value(MODEL, name, shape, 0))
+
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before = _status("VmRSS")
+    spread_model = spread(decoder, runtime, forward_context(runtime), fill=fill)
+    peak = _status("VmHWM") - before
+    parameters = (parameter for part in spread_model.parts for parameter in part.parameters())
+    held = sum(_local(parameter).numel() * 4 for parameter in parameters)
+    return {"whole": whole, "largest": largest, "held": held, "peak": peak}
+
+
+def _local(parameter: Any) -> Tensor:
+    return parameter.to_local() if hasattr(parameter, "to_local") else parameter
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
