@@ -26,14 +26,17 @@ $(STAMP): pyproject.toml ci/constraints.txt
 demo: setup ## Run the whole chain and print where the report is
 	$(BIN)/portable run recipe=quickstart
 
+# Two processes, for two cores; WORKERS=0 runs all in one. A backend's tests, and a file's, stay together.
+WORKERS ?= 2
+
 # One thread each: the shapes in the tests are tiny, and thread pools would only fight over the cores.
 test test-all: export OMP_NUM_THREADS := 1
 
 test: setup ## Run the tests (the fast tier, CPU only)
-	$(BIN)/python -m pytest --import-mode=importlib
+	$(BIN)/python -m pytest --import-mode=importlib -n $(WORKERS)
 
 test-all: setup ## Run the slow tests too
-	$(BIN)/python -m pytest --import-mode=importlib -m 'not device and not ascend_emulation and not triton_interpreter'
+	$(BIN)/python -m pytest --import-mode=importlib -n $(WORKERS) -m 'not device and not ascend_emulation and not triton_interpreter'
 
 ascend-emulation: ## Make .venv-ascend with the real torch_npu on an emulated chip, and run its tests
 	ci/ascend-emulation.sh

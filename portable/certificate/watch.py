@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from portable.parallel.placement import original_name
-from portable.trace.arguments import tensors_in
+from portable.parallel.shard_plan import DECODER
+from portable.trace.arguments import map_tensors
 
 ROOT = "(model)"
 
@@ -46,24 +47,29 @@ class Watch:
                 module.register_forward_hook(self._hook(name, calls))
 
     def _hook(self, name: str, calls: _Calls) -> Any:  # Any: torch's type of hooks
-        def left(_: nn.Module, _args: Any, output: Any) -> None:
+        def left(_: nn.Module, _args: Any, output: Any) -> Any:
             if not _goes_forward():
-                return
+                return None
             calls.of[name] += 1
             again = f"#{calls.of[name]}" if calls.of[name] > 1 else ""
-            for path, tensor in tensors_in(output).items():
-                self._keep(Key(name, path + again, calls.micro_batch), tensor)
+            return map_tensors(
+                output, lambda path, tensor: self._keep(Key(name, path + again, calls.micro_batch), tensor)
+            )
 
         return left
 
-    def _keep(self, key: Key, tensor: Tensor) -> None:
+    def _keep(self, key: Key, tensor: Tensor) -> Tensor:
+        """Return a view, whose gradient is that of uses outside: a module may use its result itself, too."""
         self.outputs[key] = tensor.detach().clone()
-        if tensor.requires_grad:
+        if not tensor.requires_grad:
+            return tensor
 
-            def reached(gradient: Tensor) -> None:
-                self.gradients[key] = gradient.detach().clone()
+        def reached(gradient: Tensor) -> None:
+            self.gradients[key] = gradient.detach().clone()
 
-            tensor.register_hook(reached)
+        view = tensor.view_as(tensor)
+        view.register_hook(reached)
+        return view
 
 
 @dataclass(slots=True)
@@ -73,10 +79,12 @@ class _Calls:
     micro_batch: int = -1
     of: Counter[str] = field(default_factory=Counter)
 
-    def begin(self, _: nn.Module, _args: Any) -> None:  # Any: torch's type of hooks
+    def begin(self, part: nn.Module, _args: Any) -> None:  # Any: torch's type of hooks
         if _goes_forward():
             self.micro_batch += 1
             self.of.clear()
+            if not getattr(part, "first", True):
+                self.of[DECODER.embed] = 1  # another stage has looked up the ids
 
 
 def _goes_forward() -> bool:

@@ -31,7 +31,7 @@ def check_compilation(config: ParallelConfig, capability: Capability, hardware: 
         return
     if not capability.compile_backends:
         raise ConfigError(
-            f"parallel.compile.enable=true, but hardware={hardware} ({capability.arch}) has no compiler here; "
+            f"parallel.compile.enable=true, but hardware={hardware} ({capability.arch}) has no compiler; "
             "use parallel.compile.enable=false"
         )
     if config.recompute.mode == "budget":

@@ -95,8 +95,7 @@ class ParentSide:
     def _child_for(self, name: str, item: pytest.Item) -> _Child:
         if self._child is None or self._child.lost or self._child.backend != name:
             self._close()
-            alone = hasattr(self._config, "workerinput")  # under xdist others run the rest
-            batch = [item] if alone else [other for other in self._waiting if backend_of(other) == name]
+            batch = [other for other in self._waiting if backend_of(other) == name]
             self._child = _Child(self._config, name, batch, self._selection().environment_of(name))
         return self._child
 

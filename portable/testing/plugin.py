@@ -16,6 +16,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -33,6 +34,11 @@ pytest.register_assert_rewrite(
         for suite in ("device", "collective", "kernel", "strategy", "engine", "process")
     )
 )
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+
+    from portable.testing.schedule import BackendScheduling
 
 _SELECTION = pytest.StashKey[selection.Selection]()
 
@@ -124,6 +130,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if _SELECTION in config.stash:
         for name, reason in selected(config).left_out.items():
             terminalreporter.write_line(f"backend {name} not tested here: {reason}")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> BackendScheduling:
+    """Keep a backend's tests on one worker of pytest-xdist, whatever ``--dist`` says."""
+    from portable.testing.schedule import BackendScheduling  # needs pytest-xdist, which calls this hook
+
+    return BackendScheduling(config, log, selected(config).names)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ import argparse
 import os
 import random
 import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from typing import Any
 import torch
 
 from portable.core.record import Batch
-from portable.testing.process import free_port, run_processes, start
+from portable.testing.process import Rank, free_port, run_processes, start
 from portable.testing.runtime import make_runtime
 from portable.testing.strategy.tiny import RowSource, TinyModel, train_config, weights_hash, workspace
 from portable.train.config import CheckpointConfig
@@ -160,7 +159,7 @@ def _kill(
     return _step(folder)
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: Rank) -> None:
     if process.poll() is None:
         os.kill(process.pid, signal.SIGKILL)
     process.communicate()

@@ -136,7 +136,7 @@ def test_another_batch_is_told_as_such(reports: dict[str, Any]) -> None:
     assert report["code"] == 1
     assert report["culprit"] is None
     assert report["different_parameters"] == []
-    assert "input_ids_BT" in report["different_inputs"]
+    assert "inputs" in report["different_inputs"]
     assert "The batch differs before the model has seen it" in report["verdict"]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from portable.device.capability import DTYPES, Capability, Feature, Role, Support
+from portable.device.capability import DTYPES, Capability, Feature, Role, Support, strategy_reasons
 
 _NATIVE, _EMULATED, _NONE = Support.native, Support.emulated, Support.none
 _NO_WHEEL = "{name} has no build for the Acme One; use engine=native or engine=hf"
@@ -39,7 +39,7 @@ CAPABILITY = Capability(
         "coalesced": _EMULATED,
     },
     features=(Feature.pinned_memory,),
-    strategies={"single": "", "ddp": "", "fsdp": ""},
+    strategies=strategy_reasons(""),
     engines={
         "native": "",
         "hf": "",

@@ -39,6 +39,11 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Reports:
     return run_processes(CASE, 4, tmp_path_factory.mktemp("four"), "cpu", "4", *chosen)
 
 
+@pytest.fixture(params=["pair", pytest.param("four", marks=pytest.mark.slow)])
+def ranks(request: pytest.FixtureRequest) -> Reports:
+    return request.getfixturevalue(request.param)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("balancer", BALANCERS)
 @pytest.mark.parametrize("method", METHODS[2])
@@ -53,6 +58,7 @@ def test_attention_over_two_simulated_devices(simulated: Reports, method: str, b
     check_attention(simulated, method, balancer, shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", FEW_SHAPES)
 @pytest.mark.parametrize("balancer", BALANCERS)
 @pytest.mark.parametrize("method", METHODS[4])
@@ -77,6 +83,7 @@ def test_a_model_over_two_simulated_devices(simulated: Reports, method: str):
     check_model(simulated, method, "decoder")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["decoder", "further tokens"])
 @pytest.mark.parametrize("method", METHODS[4])
 def test_a_model_over_four_ranks(four: Reports, method: str, model: str):
@@ -90,8 +97,8 @@ def check_model(reports: Reports, method: str, model: str) -> None:
         assert max(errors.values()) <= 1e-5, errors
 
 
-def test_sixteen_bits_stay_near(pair: Reports, simulated: Reports, four: Reports):
-    for report in (*pair, *simulated, *four):
+def test_sixteen_bits_stay_near(ranks: Reports, simulated: Reports):
+    for report in (*ranks, *simulated):
         assert all(1e-4 < error < 2e-2 for error in report["narrow"].values()), report["narrow"]
 
 
@@ -104,17 +111,15 @@ def sizes(ranks: int) -> dict[str, int]:
     return {name: 2 * tokens * count * width for name, (count, width) in heads.items()}
 
 
-def test_a_ring_sends_keys_and_values_once_a_pass_and_their_gradients_in_float32(
-    pair: Reports, four: Reports
-):
-    for reports in (pair, four):
-        size = sizes(len(reports))
-        once = (len(reports) - 1) * (size["k"] + size["v"])
-        for report in reports:
-            ring = report["traffic"]["ring"]
-            assert (ring["forward"]["bytes"], ring["backward"]["bytes"]) == (once, once + 2 * once)
+def test_a_ring_sends_keys_and_values_once_a_pass_and_their_gradients_in_float32(ranks: Reports):
+    size = sizes(len(ranks))
+    once = (len(ranks) - 1) * (size["k"] + size["v"])
+    for report in ranks:
+        ring = report["traffic"]["ring"]
+        assert (ring["forward"]["bytes"], ring["backward"]["bytes"]) == (once, once + 2 * once)
 
 
+@pytest.mark.slow
 def test_a_ring_keeps_two_foreign_blocks(four: Reports):
     for report in four:
         ring = report["traffic"]["ring"]
@@ -122,11 +127,10 @@ def test_a_ring_keeps_two_foreign_blocks(four: Reports):
         assert ring["backward"]["alive"] == 2 * 2 + 2 * 2  # and their gradients
 
 
-def test_ulysses_sends_what_does_not_stay(pair: Reports, four: Reports):
-    for reports in (pair, four):
-        ranks, size = len(reports), sizes(len(reports))
-        copies = max(1, ranks // 2)  # two key-value heads
-        once = (size["q"] + copies * (size["k"] + size["v"]) + size["out"]) * (ranks - 1) // ranks
-        for report in reports:
-            ulysses = report["traffic"]["ulysses"]
-            assert (ulysses["forward"]["bytes"], ulysses["backward"]["bytes"]) == (once, once)
+def test_ulysses_sends_what_does_not_stay(ranks: Reports):
+    count, size = len(ranks), sizes(len(ranks))
+    copies = max(1, count // 2)  # two key-value heads
+    once = (size["q"] + copies * (size["k"] + size["v"]) + size["out"]) * (count - 1) // count
+    for report in ranks:
+        ulysses = report["traffic"]["ulysses"]
+        assert (ulysses["forward"]["bytes"], ulysses["backward"]["bytes"]) == (once, once)

@@ -38,6 +38,7 @@ def test_autocast_rounds_the_gradients_that_travel(two: Reports):
         assert not any(found.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", LOADS)
 @pytest.mark.parametrize("layout", LAYOUTS[4])
 def test_four_ranks_are_one_process(four: Reports, layout: str, load: str):

@@ -16,6 +16,7 @@ def test_two_ranks_learn_what_one_process_does(pair: Reports, case: str):
     check(pair, case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES[4])
 def test_four_ranks_learn_what_one_process_does(four: Reports, case: str):
     check(four, case)

@@ -30,6 +30,7 @@ def test_gradients_of_two_ranks_are_the_sum_over_both(pair: Reports, layout: str
     assert all(report["gradients"][layout] < 1e-6 for report in pair)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", case_ranks.FOUR)
 def test_gradients_add_up_over_every_axis_that_reads_other_tokens(four: Reports, layout: str):
     assert all(report["gradients"][layout] < 1e-6 for report in four)
@@ -116,7 +117,7 @@ def test_every_planted_fault_is_told(pair: Reports):
     assert "no error" not in pair[0]["faults"].values()
 
 
-@pytest.mark.parametrize("ranks", ["pair", "four"])
+@pytest.mark.parametrize("ranks", ["pair", pytest.param("four", marks=pytest.mark.slow)])
 def test_model_state_takes_the_bytes_that_the_formulas_say(request: pytest.FixtureRequest, ranks: str):
     for report in request.getfixturevalue(ranks):
         assert len(report["memory"]) == len(STRATEGIES) * len(PRECISIONS)
