@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch.distributed import ProcessGroup
 
 from portable.collective.transport import HOST_TRANSPORT, Transport
-from portable.collective.watch import Call, Watch
+from portable.collective.watch import Call, Watch, count_of
 from portable.core.errors import CollectiveError
 
 if TYPE_CHECKING:
@@ -124,6 +124,7 @@ class Guard:
         self.rank = control.rank()
         self.communicator = communicator
         self._watch = watch
+        self._count = count_of(axis, ranks)
         self._new_event = new_event
         self._words = (*_TRANSPORT_WORDS, communicator.lower(), transport.lower())
         nowhere = Call(axis, 0, "", ranks)
@@ -137,7 +138,7 @@ class Guard:
         Raises: CollectiveError if ranks are late, gone or out of step.
         """
         side = self._open_side()
-        call = Call(self.axis, self._watch.enter(self.axis, text), text, self.ranks)
+        call = Call(self.axis, self._watch.enter(self._count, text), text, self.ranks)
         side.roll.text = f"{text} as call {call.number}"
         try:
             if compares:
@@ -180,7 +181,7 @@ class Guard:
     def block(self, what: str) -> Generator[None]:
         """Surround a block in which torch communicates by itself; only the transport's errors are changed."""
         self._open_side()
-        call = Call(self.axis, self._watch.enter(self.axis, what), what, self.ranks)
+        call = Call(self.axis, self._watch.enter(self._count, what), what, self.ranks)
         try:
             with self._followed(call):
                 yield

@@ -31,12 +31,21 @@ _POSITION = "portable/position/{}"
 Store = Any  # torch has no public name for the stores of its rendezvous
 
 
+def count_of(axis: str, ranks: tuple[int, ...]) -> str:
+    """Return the name of the count of a group's calls.
+
+    An axis alone would not do: a process may have been in other groups of that name, with other ranks, and
+    made more calls there than its peers of today.
+    """
+    return axis if axis == WORLD_AXIS else f"{axis} of {','.join(map(str, ranks))}"
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call on one axis, in which ``ranks`` (of the world) must meet.
 
-    They count the calls of the axis, except between pairs: there ``pairs`` tells by peer which count to look
-    at, and how far it must be.
+    They count the calls of their group, except between pairs: there ``pairs`` tells by peer which count to
+    look at, and how far it must be.
     """
 
     axis: str
@@ -55,9 +64,14 @@ class Call:
             else f"world rank {rank}"
         )
 
+    @property
+    def count(self) -> str:
+        """The name of the group's count."""
+        return count_of(self.axis, self.ranks)
+
     def needs(self, rank: int) -> tuple[str, int]:
         """Return the count of ``rank`` to look at, and how far it must be."""
-        return (self.pairs or {}).get(rank, (self.axis, self.number))
+        return (self.pairs or {}).get(rank, (self.count, self.number))
 
 
 @dataclass(slots=True)
@@ -219,7 +233,7 @@ class Watch:
             for item in self._pending:
                 if not item.reached and item.before.query():
                     item.reached, item.since_s = True, now
-                    self._position.device[item.call.axis] = item.call.number
+                    self._position.device[item.call.count] = item.call.number
             self._pending = [item for item in self._pending if not item.after.query()]
             late = next((item for item in self._pending if now - item.since_s > patience_s), None)
         if late is None or self.failure is not None:

@@ -5,6 +5,7 @@ Shapes: B rows, T tokens, N tokens of all rows, D hidden, V vocabulary.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -17,7 +18,7 @@ from portable.model.auxiliary import Auxiliary
 from portable.model.z_loss import target_logits, z_loss
 
 
-class HeadedModel(nn.Module):
+class HeadedModel(nn.Module, ABC):
     """A model that ends in a matrix; its log-probabilities are found without keeping logits.
 
     What divides the matrix over ranks replaces ``log_probs``, ``target_logits``, ``logits`` and ``to_head``,
@@ -35,9 +36,9 @@ class HeadedModel(nn.Module):
         self.to_head: Callable[[Tensor], Tensor] = _as_they_are
 
     @property
+    @abstractmethod
     def head_weight_VD(self) -> Tensor:  # noqa: N802 - the suffix is the shape
         """The output matrix."""
-        raise NotImplementedError
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return (..., V) for hidden (..., D), in its number format."""

@@ -31,7 +31,12 @@ def run() -> dict[str, Any]:
     mesh.fold("stage", ("outer", "inner"), (2, 2))
     empty = Placement((1, 2), (Cut(0, "tp"), Cut(0, "fsdp"))).extent(mesh)
     torch_mesh = mesh.torch_mesh("fsdp", "tp")
+    before = mesh.world.split("again", [[0, 1], [2, 3]])
+    if mesh.world.rank < 2:  # one group of the name makes more calls than the other
+        before.barrier()
+    again = mesh.world.split("again", [[0, 2], [1, 3]])
     report = {
+        "again": again.all_reduce(torch.tensor(float(mesh.world.rank))).item(),
         "tp": list(mesh.group("tp").ranks),
         "data": list(mesh.group("data").ranks),
         "same": mesh.group("data") is mesh.group("fsdp"),

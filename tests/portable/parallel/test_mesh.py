@@ -17,6 +17,7 @@ def test_four_ranks_find_each_other_and_put_tensors_together(tmp_path: Path) -> 
     assert [report["inner"] for report in reports] == [[0, 1], [0, 1], [2, 3], [2, 3]]
     assert [report["outer"] for report in reports] == [[0, 2], [1, 3], [0, 2], [1, 3]]
     assert [report["empty"] for report in reports] == [[1, 2], [0, 2], [0, 2], [0, 2]]
+    assert [report["again"] for report in reports] == [2.0, 4.0, 2.0, 4.0]
     for report in reports:
         assert (report["same"], report["world"], report["alone"]) == (True, True, 1)
         assert report["gathered"] == {"rows": True, "both": True, "none": True}
