@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -38,18 +38,22 @@ def bars_of(dtype: Dtype) -> Bars:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A comparison: the largest difference, of what and on which rank it was seen."""
+    """A comparison: the largest difference, of what and on which rank it was seen.
+
+    One that could not be made is not ``compared``; it speaks neither for nor against.
+    """
 
     what: str
     difference: float
     bar: float
     of: str = ""
     rank: int = 0
+    compared: bool = True
 
     @property
     def agrees(self) -> bool:
-        """Whether the difference is within the bar; one that is no number is not."""
-        return self.difference <= self.bar
+        """Whether nothing speaks against: the difference is within the bar; one that is no number is not."""
+        return not self.compared or self.difference <= self.bar
 
 
 def measure(expected: Run, found: Run, model: ModelConfig, bars: Bars, rank: int) -> list[Line]:
@@ -67,7 +71,7 @@ def measure(expected: Run, found: Run, model: ModelConfig, bars: Bars, rank: int
     scores = float((expected.scores - found.scores).abs().max())
     lines.append(Line("log-probabilities after them", scores, bars.score))
     lines += list(_weights(expected, found, model, bars))
-    return [Line(line.what, _number(line.difference), line.bar, line.of, rank) for line in lines]
+    return [replace(line, difference=_number(line.difference), rank=rank) for line in lines]
 
 
 def relative_difference(expected: Tensor, found: Tensor, scale: Tensor) -> float:
@@ -89,7 +93,7 @@ def ratio(expected: Tensor, found: Tensor) -> float:
 def _gradients(expected: Run, found: Run, bars: Bars) -> Iterator[Line]:
     what = "gradients of the first step"
     if not found.gradients:
-        yield Line(f"{what}: not shown by this strategy", 0.0, bars.gradient)
+        yield Line(f"{what}: not shown by this strategy", 0.0, bars.gradient, compared=False)
     for name, (extent, own) in found.gradients.items():
         whole = expected.gradients[name][1]
         yield Line(what, relative_difference(extent.of(whole), own, whole), bars.gradient, name)

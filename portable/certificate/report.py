@@ -40,7 +40,7 @@ class Certificate:
         facts, verdict = self.circumstances, self.verdict
         width = max(len(line.what) for line in verdict.lines)
         rows = [
-            f"  {line.what:<{width}}  {line.difference:18.1e}  {line.bar:8.1e}  {_word(line)}"
+            f"  {line.what:<{width}}  {_difference(line):>18}  {line.bar:8.1e}  {_word(line)}"
             for line in verdict.lines
         ]
         head = [
@@ -65,7 +65,8 @@ class Certificate:
     def _conclusion(self) -> list[str]:
         verdict = self.verdict
         if verdict.agrees:
-            return ["The layout computes what one process computes."]
+            rest = "" if all(line.compared for line in verdict.lines) else ", as far as it was compared"
+            return [f"The layout computes what one process computes{rest}."]
         if verdict.departure is None:
             return [
                 "The layout departs, but in its first step no module does nor any gradient "
@@ -96,8 +97,14 @@ def make_certificate(verdict: Verdict, trial: Trial, asked: ModelConfig, runtime
     return Certificate(verdict, trial, asked, circumstances)
 
 
+def _difference(line: Line) -> str:
+    return f"{line.difference:.1e}" if line.compared else "-"
+
+
 def _word(line: Line) -> str:
     where = f" ({line.of}, rank {line.rank})" if line.of else ""
+    if not line.compared:
+        return "not compared"
     return "agrees" if line.agrees else f"DEPARTS{where}"
 
 

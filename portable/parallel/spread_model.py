@@ -18,7 +18,7 @@ from portable.parallel.pipeline.executor import Pipeline
 from portable.parallel.placement import Placements
 from portable.parallel.runtime import Runtime
 from portable.parallel.strategy import Strategy
-from portable.parallel.whole import whole_weights
+from portable.parallel.whole import whole_buffers, whole_weights
 
 Forward = Callable[[], AbstractContextManager[None]]
 """Opens the block that a training forward pass runs in."""
@@ -133,8 +133,10 @@ class SpreadModel:
         return {} if self.pipeline is None else {"bubble_fraction": self.pipeline.meter.fraction()}
 
     def whole_weights(self) -> dict[str, Tensor]:
-        """Return the whole trained weights on every rank's host; all ranks must call."""
-        return dict(whole_weights(self.strategy.holdings(), self.runtime.mesh, self.runtime.device))
+        """Return the whole weights, trained buffers included, on every rank's host; all ranks must call."""
+        mesh = self.runtime.mesh
+        weights = dict(whole_weights(self.strategy.holdings(), mesh, self.runtime.device))
+        return weights | whole_buffers(self.parts, mesh)
 
 
 def _mark_last(batches: Iterable[Batch]) -> Iterator[tuple[Batch, bool]]:

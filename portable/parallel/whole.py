@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from portable.device.protocol import Device
 from portable.parallel.gather import gather_whole
 from portable.parallel.gradient import local
 from portable.parallel.mesh import Mesh
-from portable.parallel.placement import ParameterShard
+from portable.parallel.placement import ParameterShard, original_name
 
 
 def whole_weights(
@@ -46,3 +46,22 @@ def whole_forms(
     own = {shard.name: (shard.placement.shape, local(shard.parameter).dtype) for shard in shards}
     stages = mesh.group("pp")
     return stages.all_gather_object(own) if stages.size > 1 else [own]
+
+
+def whole_buffers(parts: Iterable[nn.Module], mesh: Mesh) -> dict[str, Tensor]:
+    """Return the trained buffers of all pipeline stages on every rank's host; all ranks call."""
+    own = {name: buffer.cpu() for name, buffer in trained_buffers(parts)}
+    stages = mesh.group("pp")
+    held = stages.all_gather_object(own) if stages.size > 1 else [own]
+    return {name: buffer for buffers in held for name, buffer in buffers.items()}
+
+
+def trained_buffers(parts: Iterable[nn.Module]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the buffers that are part of the model, e.g. a router's bias: torch calls them persistent. They
+    are whole, and the same on all ranks that hold the layer.
+    """
+    for part in parts:
+        persistent = part.state_dict(keep_vars=True).keys()
+        for name, buffer in part.named_buffers():
+            if name in persistent:
+                yield original_name(name), buffer

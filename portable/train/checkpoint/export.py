@@ -14,8 +14,7 @@ from portable.model.tokenizer import Tokenizer
 from portable.model.weight_stream import MAX_SHARD_BYTES, Fact
 from portable.model.weights import save_stream
 from portable.parallel.spread_model import SpreadModel
-from portable.parallel.whole import whole_forms, whole_weights
-from portable.train.checkpoint.state import trained_buffers
+from portable.parallel.whole import whole_buffers, whole_forms, whole_weights
 
 Save = Callable[[Mapping[str, Fact], Iterable[tuple[str, Tensor]]], None]
 
@@ -62,10 +61,7 @@ def _export(model: SpreadModel, save: Save) -> int:
     for held in whole_forms(shards, mesh):
         facts |= {name: Fact(shape, dtype) for name, (shape, dtype) in held.items()}
     num_parameters = sum(fact.num_elements for fact in facts.values())
-    buffers: dict[str, Tensor] = {}
-    own = {name: buffer.cpu() for name, buffer in trained_buffers(model.parts)}
-    for found in mesh.group("pp").all_gather_object(own):
-        buffers |= found
+    buffers = whole_buffers(model.parts, mesh)
     facts |= {name: Fact(tuple(buffer.shape), buffer.dtype) for name, buffer in buffers.items()}
 
     def stream() -> Iterator[tuple[str, Tensor]]:

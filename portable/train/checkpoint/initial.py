@@ -14,7 +14,7 @@ from portable.parallel.gradient import local
 from portable.parallel.placement import Extent
 from portable.parallel.spread import Fill
 from portable.parallel.spread_model import SpreadModel
-from portable.train.checkpoint.state import trained_buffers
+from portable.parallel.whole import trained_buffers
 
 
 def hf_fill(path: Path) -> Fill:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from portable.core.random import host_rng_state, set_host_rng_state
 from portable.core.storage import atomic_path, explain_os_errors
 from portable.data.source import BatchSource
 from portable.device.protocol import Device
-from portable.parallel.placement import original_name
 from portable.parallel.spread_model import SpreadModel
+from portable.parallel.whole import trained_buffers
 from portable.train.checkpoint.slice import Slice
 
 MODEL, BUFFER = "model/", "buffer/"  # how the names of weights begin, and of buffers that training changes
@@ -42,17 +41,6 @@ def load_tensor_state(model: SpreadModel, state: dict[str, Tensor]) -> None:
     model.strategy.load_state({name: value for name, value in state.items() if not name.startswith(BUFFER)})
     for name, buffer in trained_buffers(model.parts):
         buffer.copy_(state[BUFFER + name])
-
-
-def trained_buffers(parts: Iterable[nn.Module]) -> Iterator[tuple[str, Tensor]]:
-    """Yield the buffers that are part of the model, e.g. a router's bias: torch calls them persistent. They
-    are whole, and the same on all ranks that hold the layer.
-    """
-    for part in parts:
-        persistent = part.state_dict(keep_vars=True).keys()
-        for name, buffer in part.named_buffers():
-            if name in persistent:
-                yield original_name(name), buffer
 
 
 def pack_host_state(source: BatchSource, device: Device, counters: dict[str, Any]) -> bytes:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from portable.core.record import Batch
 from portable.data.loader import BatchShape
-from portable.model.config import ModelConfig, MoeConfig
+from portable.model.config import Gate, ModelConfig, MoeConfig
 from portable.model.decoder import Decoder
 from portable.model.init import initial_value
 from portable.parallel.config import ParallelConfig
@@ -38,7 +38,16 @@ MODELS = {
     "dense": ModelConfig(**SHAPE),
     "untied": ModelConfig(**SHAPE, tie_embeddings=False, qk_norm=False),
     "moe": ModelConfig(
-        **SHAPE, moe=MoeConfig(num_experts=4, top_k=2, intermediate_size=24, num_shared_experts=1)
+        **SHAPE,
+        moe=MoeConfig(
+            num_experts=4,
+            top_k=2,
+            intermediate_size=24,
+            num_shared_experts=1,
+            gate=Gate.sigmoid,
+            aux_loss_coef=0.01,
+            bias_update_rate=0.01,  # the routers' biases are trained buffers
+        ),
     ),
 }
 # name: (model, strategy, settings of parallelism)

@@ -240,6 +240,11 @@ def _check_precision(config: DeepspeedConfig, precision: PrecisionConfig) -> Non
             f"precision.param_dtype={precision.param_dtype.name}: strategy=deepspeed keeps float32 weights; "
             "use precision=bf16, or strategy=fsdp"
         )
+    if precision.compute_dtype is Dtype.fp16:
+        raise ConfigError(
+            "precision.compute_dtype=fp16: strategy=deepspeed updates before the trainer sees an overflow; "
+            "use precision=bf16, or strategy=zero1, zero2 or fsdp"
+        )
     if config.stage == 0 and precision.compute_dtype is not Dtype.fp32:
         raise ConfigError(
             f"strategy.stage=0 with precision.compute_dtype={precision.compute_dtype.name} takes another way "

@@ -26,7 +26,7 @@ from portable.parallel.degrees import make_layout
 from portable.parallel.gather import gather_whole
 from portable.parallel.mesh import Mesh
 from portable.parallel.runtime import Runtime
-from portable.train.checkpoint.state import trained_buffers
+from portable.parallel.whole import trained_buffers
 from portable.train.config import CheckpointConfig, MuonConfig
 from portable.train.next_token import next_token_loss
 from portable.train.trainer import Trainer

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from portable.core.random import seed_host
+from portable.parallel.whole import trained_buffers
 from portable.train.checkpoint.manifest import json_part
 from portable.train.checkpoint.state import (
     apply_host_state,
@@ -17,7 +18,6 @@ from portable.train.checkpoint.state import (
     load_tensor_state,
     pack_host_state,
     tensor_state,
-    trained_buffers,
     write_host_state,
 )
 from portable.train.config import AdamWConfig, MuonConfig, OptimConfig

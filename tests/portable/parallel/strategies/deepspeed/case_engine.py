@@ -179,6 +179,10 @@ def _narrow_stage_0(runtime: Runtime) -> None:
     _engine(runtime, 0, NARROW).new_strategy()
 
 
+def _half(runtime: Runtime) -> None:
+    _engine(runtime, 1, PrecisionConfig(compute_dtype=Dtype.fp16)).new_strategy()
+
+
 def _narrow_weights(runtime: Runtime) -> None:
     precision = PrecisionConfig(param_dtype=Dtype.bf16, compute_dtype=Dtype.bf16)
     _engine(runtime, 1, precision).new_strategy()
@@ -195,4 +199,5 @@ _FAULTS: dict[str, Callable[[Runtime], None]] = {
     "tensor parallel": _tensor_parallel,
     "bf16 at stage 0": _narrow_stage_0,
     "bf16 weights": _narrow_weights,
+    "fp16": _half,
 }

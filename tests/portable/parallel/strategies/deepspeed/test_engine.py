@@ -66,6 +66,7 @@ def test_a_run_moves_between_fsdp_and_a_stage_to_the_bit(pair: Reports, stage: i
         ("tensor parallel", "leave tp at 1"),
         ("bf16 at stage 0", "use strategy.stage=1"),
         ("bf16 weights", "use precision=bf16"),
+        ("fp16", "updates before the trainer sees an overflow"),
     ],
 )
 def test_what_is_not_as_asked_for_is_refused(pair: Reports, planted: str, text: str):
