@@ -1,9 +1,11 @@
-"""What the trackers share: an optional package, and a run that is known by its folder."""
+"""What trackers share: an optional package, a run that is known by its folder, one that logs steps."""
 
 import hashlib
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from portable.core.errors import BackendUnavailable
 
@@ -22,3 +24,20 @@ def import_tracker(package: str, extra: str) -> ModuleType:
 def run_id(folder: Path) -> str:
     """Return what names the run of ``folder`` in a tracker, so that a job that continues it does so there."""
     return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:20]
+
+
+class RunSink:
+    """``run`` is the package's own object with ``log`` and ``finish``, whose type is not known here, hence
+    Any. A step that a resumed run repeats is the package's to ignore.
+    """
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+
+    def write(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Log the values that are known."""
+        self._run.log({name: value for name, value in values.items() if value is not None}, step=step)
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._run.finish()

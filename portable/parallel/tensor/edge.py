@@ -5,73 +5,56 @@ Shapes: B rows, T tokens, D hidden.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from portable.core.errors import CapabilityError, ShapeError
+from portable.core.errors import ShapeError
 from portable.model.moe.layer import Moe
 from portable.parallel.mesh import Mesh
 from portable.parallel.shard_plan import ShardPlan
 from portable.parallel.tensor import transfer
+from portable.parallel.tensor.hooks import ModelHooks, is_rows
 from portable.parallel.tensor.region import AXIS, TIME
 
 
-class Edge:
-    """Hooks around a model, or a stage of one, under sequence parallelism.
+class Edge(ModelHooks):
+    """Under sequence parallelism.
 
     Tokens that fill rows up stand behind all others, where a causal model's tokens never see them; they are
     cut off again. Hidden states that are the model's result are made whole, those for the next stage
     stay cut.
     """
 
+    no_cache = (
+        "parallel.enable_sequence_parallel=true divides the tokens of a row, which a cache of keys and "
+        "values must see whole; set parallel.enable_sequence_parallel=false to generate"
+    )
+
     def __init__(self, model: nn.Module, plan: ShardPlan, mesh: Mesh) -> None:
-        self.plan = plan
+        super().__init__(model, plan)
         self.group = mesh.group(AXIS)
         self.dealt = mesh.size("cp") > 1
         self.counting = any(isinstance(module, Moe) for module in model.modules())
-        self.signature = inspect.signature(model.forward)
         self.num_tokens = 0
-        self.at_end = False
-        model.register_forward_pre_hook(self._before, with_kwargs=True)
-        model.register_forward_hook(self._after)
-        norm = dict(model.named_modules()).get(plan.norm)
-        if norm is not None:
-            norm.register_forward_hook(self._after_norm)
 
-    # Any: what models take and return
-    def _before(
-        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        self.at_end = False
-        call = self.signature.bind(*args, **kwargs)
-        given = call.arguments
-        if given.get(self.plan.cache) is not None:
-            raise CapabilityError(
-                "parallel.enable_sequence_parallel=true divides the tokens of a row, which a cache of keys "
-                "and values must see whole; set parallel.enable_sequence_parallel=false to generate"
-            )
-        tokens = {name: given[name] for name in self.plan.token_inputs if _is_rows(given.get(name))}
-        self.num_tokens = next(iter(tokens.values())).shape[TIME]
+    def divide(self, given: dict[str, Any], names: list[str], *, training: bool) -> None:  # Any: arguments
+        """Fill rows up to a multiple of the ranks."""
+        self.num_tokens = given[names[0]].shape[TIME]
         padding = -self.num_tokens % self.group.size
-        if padding:
-            self._check_may_fill(training=model.training)
-            for name, rows in tokens.items():
-                given[name] = F.pad(rows, (0, padding), value=self.plan.token_inputs[name])
-            bounds = given.get(self.plan.segments)
-            if bounds is not None:  # the last segment of a row takes what is new
-                given[self.plan.segments] = bounds + bounds // self.num_tokens * padding
-        return call.args, call.kwargs
+        if not padding:
+            return
+        self._check_may_fill(training=training)
+        for name in names:
+            given[name] = F.pad(given[name], (0, padding), value=self.plan.token_inputs[name])
+        bounds = given.get(self.plan.segments)
+        if bounds is not None:  # the last segment of a row takes what is new
+            given[self.plan.segments] = bounds + bounds // self.num_tokens * padding
 
-    def _after_norm(self, norm: nn.Module, args: tuple[Any, ...], hidden: Tensor) -> None:
-        self.at_end = True
-
-    def _after(self, model: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        if not self.at_end:
-            return output
-        if not _is_rows(output):
+    def make_whole(self, output: Tensor) -> Tensor:
+        """Gather hidden states; cut off what filled rows up."""
+        if not is_rows(output):
             padded = self.num_tokens + -self.num_tokens % self.group.size
             output = transfer.make_whole(output, self.group, TIME, padded)
         return output.narrow(TIME, 0, self.num_tokens)
@@ -88,7 +71,3 @@ class Edge:
             f"parallel.tensor_parallel_degree={self.group.size}, and cannot be filled up {obstacle}; use a "
             "seq_len that is one, or parallel.enable_sequence_parallel=false"
         )
-
-
-def _is_rows(value: Any) -> bool:  # Any: an argument or a result
-    return isinstance(value, Tensor) and value.ndim == 2

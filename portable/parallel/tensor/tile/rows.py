@@ -5,55 +5,41 @@ Shapes: B rows of a batch, T tokens, S segments.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from portable.core.errors import CapabilityError
 from portable.parallel.mesh import Mesh
 from portable.parallel.shard_plan import ShardPlan
 from portable.parallel.tensor import transfer
+from portable.parallel.tensor.hooks import ModelHooks, is_rows
 from portable.parallel.tensor.tile.tiling import Tiling
 
 HIDDEN = 2  # the dim of hidden states (B, T, D) that ``Tiling.hidden`` cuts
 
 
-class RowEdge:
-    """Hooks around a model, or a stage of one: each rank takes its rows, results are gathered.
+class RowEdge(ModelHooks):
+    """Each rank takes its rows, results are gathered.
 
     Batches are filled up to a multiple of the ranks that divide rows with rows of ids 0 that are no targets.
     Ids are dealt as hidden states are, what heads and losses need as those are.
     """
 
+    no_cache = (
+        "parallel.tensor_parallel_mode=2d, 2.5d and 3d divide the rows of a batch, which a cache of keys and "
+        "values must see whole; use tensor_parallel_mode=1d to generate"
+    )
+
     def __init__(self, model: nn.Module, plan: ShardPlan, tiling: Tiling, mesh: Mesh) -> None:
-        self.plan = plan
+        super().__init__(model, plan)
         self.tiling = tiling
         self.mesh = mesh
-        self.signature = inspect.signature(model.forward)
         self.num_rows = 0
-        self.at_end = False
-        model.register_forward_pre_hook(self._before, with_kwargs=True)
-        model.register_forward_hook(self._after)
-        norm = dict(model.named_modules()).get(plan.norm)
-        if norm is not None:
-            norm.register_forward_hook(self._after_norm)
 
-    # Any: what models take and return
-    def _before(
-        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        self.at_end = False
-        call = self.signature.bind(*args, **kwargs)
-        given = call.arguments
-        if given.get(self.plan.cache) is not None:
-            raise CapabilityError(
-                "parallel.tensor_parallel_mode=2d, 2.5d and 3d divide the rows of a batch, which a cache of "
-                "keys and values must see whole; use tensor_parallel_mode=1d to generate"
-            )
-        names = [name for name in self.plan.token_inputs if _is_rows(given.get(name))]
+    def divide(self, given: dict[str, Any], names: list[str], *, training: bool) -> None:  # Any: arguments
+        """Fill the batch up, and keep this rank's rows."""
         self.num_rows, length = given[names[0]].shape
         bounds = given.get(self.plan.segments)
         if bounds is not None:
@@ -65,15 +51,10 @@ class RowEdge:
             )
             start, count = self._own_rows(axes)
             given[name] = filled[start : start + count]
-        return call.args, call.kwargs
 
-    def _after_norm(self, norm: nn.Module, args: tuple[Any, ...], hidden: Tensor) -> None:
-        self.at_end = True
-
-    def _after(self, model: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        if not self.at_end:
-            return output
-        if _is_rows(output):
+    def make_whole(self, output: Tensor) -> Tensor:
+        """Gather rows, and the hidden dim where there is one."""
+        if is_rows(output):
             return self._gather(output, self.tiling.inner_rows)
         group = self.mesh.group(self.tiling.hidden)
         return self._gather(
@@ -106,7 +87,3 @@ class RowEdge:
         for axis in self.tiling.rows:
             parts *= self.mesh.size(axis)
         return -(-self.num_rows // parts) * parts
-
-
-def _is_rows(value: Any) -> bool:  # Any: an argument or a result
-    return isinstance(value, Tensor) and value.ndim == 2
