@@ -1,0 +1,1 @@
+"""The pictures of docs/parallelism.md: ``python -m ci.pictures`` writes them into docs/img/parallel."""
