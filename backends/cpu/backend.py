@@ -35,8 +35,14 @@ class CpuBackend:
         return {"OMP_WAIT_POLICY": "passive", **NO_AUTOLOAD}
 
     def configure(self, hardware: HardwareConfig) -> None:
-        """Accept any processor. Raises: ConfigError if it should be like another one."""
+        """Accept any processor, and let this process keep the memory that tensors free.
+
+        Raises: ConfigError if it should be like another one.
+        """
         refuse_imitation(hardware)
+        from backends.cpu.memory import keep_freed_memory
+
+        keep_freed_memory()
 
     def findings(self) -> list[Finding]:
         """Tell of threads, memory nodes, number formats and the compiler."""

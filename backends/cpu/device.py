@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from backends.cpu.capability import cpu_capability
-from backends.cpu.memory import PeakMeter, total_and_free_bytes, used_bytes
+from backends.cpu.memory import PeakMeter, return_freed_memory, total_and_free_bytes, used_bytes
 from backends.cpu.processor import cpu_title, usable_cores
 from backends.cpu.stream import HostEvent, HostStream
 from portable.device.capability import Capability, Feature
@@ -108,7 +108,8 @@ class CpuDevice:
         return tensor
 
     def empty_cache(self) -> None:
-        """Do nothing: freed memory goes back to the system's allocator at once."""
+        """Give freed memory that the C library keeps back to the system."""
+        return_freed_memory()
 
     def memory(self, index: int = 0) -> Memory:
         """Return figures in bytes; used and peak are this process's resident memory."""

@@ -24,6 +24,13 @@ def needs_compiler(_: Mapping[str, Any]) -> str:  # Any: see Op.facts
     return f"it is compiled on first use, and there is no C++ compiler ({', '.join(asked or _COMPILERS)})"
 
 
+def needs_onednn(_: Mapping[str, Any]) -> str:  # Any: see Op.facts
+    """Refuse rows of oneDNN where torch was built without it."""
+    import torch
+
+    return "" if torch.backends.mkldnn.is_available() else "this torch was built without oneDNN"
+
+
 def _torch(op: str, name: str, target: str, **settings: Any) -> KernelEntry:  # Any: fields of KernelEntry
     return KernelEntry(op=op, name=name, backend="cpu", target=f"backends.cpu.kernel.{target}", **settings)
 
@@ -37,6 +44,7 @@ ENTRIES = (
     _torch("attention", "sdpa", "attention:attention"),
     _torch("attention", "sdpa", "attention:attention_with_lse", variant="with_lse"),
     _torch("decode_attention", "sdpa", "attention:decode_attention", differentiable=False),
+    _torch("linear", "onednn", "linear:linear", priority=10, dtypes=_FP32, constraint=needs_onednn),
     # 16-bit probabilities are too coarse to keep.
     _torch("token_log_probs", "kept", "log_prob:token_log_probs", dtypes=_FP32),
     _native("token_log_probs", "cross_entropy:token_log_probs", dtypes=_FP32),

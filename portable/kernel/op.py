@@ -56,6 +56,7 @@ OPS: tuple[Op, ...] = (
     _op("rms_norm.add", "norm:add_rms_norm", size=None),
     _op("rope.half", "rope:rope_half", head_dim=None, rotary_dim=None),
     _op("swiglu", "activation:swiglu", size=None),
+    _op("linear", "linear:linear", in_features=None, out_features=None),
     _op("attention", "attention:attention", **_ATTENTION),
     _op("token_log_probs", "log_prob:token_log_probs", vocab_size=None),
     _op("adamw", "adamw:adamw", mutates=_STATE),

@@ -1,8 +1,8 @@
 """A model spread over a mesh: passes cut it in a fixed order, a data strategy keeps its state.
 
-The order is: pipeline stages, tensor (with sequence) parallel, context, experts, low precision, tiles,
-compilation, recomputation (which repeats what was compiled), data strategy. A pass changes modules and notes
-in ``placements`` what it cut.
+The order is: pipeline stages, tensor (with sequence) parallel, context, experts, low precision, the device's
+linear layers, tiles, compilation, recomputation (which repeats what was compiled), data strategy. A pass
+changes modules and notes in ``placements`` what it cut.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from portable.parallel.expert.apply import apply_expert_parallel
 from portable.parallel.float8.linear import apply_float8
 from portable.parallel.gradient import local
 from portable.parallel.hf_plan import plan_of_hf
+from portable.parallel.linear import apply_linear_kernels
 from portable.parallel.memory.recompute import apply_recomputation
 from portable.parallel.memory.tile import apply_tiles
 from portable.parallel.pipeline.executor import Pipeline
@@ -83,17 +84,19 @@ def spread(
             apply_tensor_parallel(part, family.plan, mesh, config, family.tensor, placements)
             context.apply(part, family.plan, runtime.kernels)
             apply_expert_parallel(part, family.plan, mesh, runtime.kernels, config, placements)
-        _refine(part, runtime)
+        _refine(part, runtime, staged=schedule is not None)
     strategy = runtime.new_strategy()
     _wrap(strategy, parts, placements, runtime, fill)
     pipeline = None if schedule is None else Pipeline(schedule, strategy, mesh, runtime.device, forward)
     return SpreadModel(runtime, strategy, parts, placements, context, pipeline, forward)
 
 
-def _refine(part: nn.Module, runtime: Runtime) -> None:
+def _refine(part: nn.Module, runtime: Runtime, *, staged: bool) -> None:
     """Change how blocks compute what they do."""
     config, float8 = runtime.parallel, runtime.precision.float8
     runtime.note("float8", apply_float8(part, float8, runtime.device.capability()))
+    if not staged:  # a pipeline may put weight gradients off, and takes over torch's own product for it
+        runtime.note("linear", apply_linear_kernels(part, runtime.kernels))
     runtime.note("tiled", apply_tiles(part, config.tile))
     runtime.note("compiled", apply_compilation(part, config, runtime.device))
     runtime.note("recomputed", apply_recomputation(part, config.recompute))

@@ -31,7 +31,7 @@ def load_native() -> Any:  # Any: torch's namespace of operators, which exist on
     # Machines that share a cache may have different processors, and not run what was made for another.
     marker = f'-DPORTABLE_PROCESSOR="{instruction_set()}"'
     try:
-        library = build_library(_NAME, sorted(_NATIVE.glob("*.cpp")), (*_FLAGS, marker))
+        library = build_library(_NAME, sorted(_NATIVE.glob("*.cpp")), (*_FLAGS, marker), joined=True)
     except BackendUnavailable as error:
         raise BackendUnavailable(
             f"{error}\nThe kernel rows called 'native' need it; kernel.deny=[native] goes on without them"

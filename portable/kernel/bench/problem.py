@@ -187,6 +187,15 @@ def _vocab_parallel(draw: Draw, d: Dims) -> Problem:
     )
 
 
+def _linear(draw: Draw, d: Dims) -> Problem:
+    inputs: Inputs = {
+        "x": draw.normal(d.tokens, d.hidden),
+        "weight": draw.normal(d.hidden, d.hidden, std=0.02),
+    }
+    facts = {"in_features": d.hidden, "out_features": d.hidden}
+    return Problem("linear", inputs, facts, ("x", "weight"), flops=2.0 * d.tokens * d.hidden * d.hidden)
+
+
 def _lora(draw: Draw, d: Dims) -> Problem:
     rank = 16
     inputs: Inputs = {
@@ -301,6 +310,7 @@ PROBLEMS: dict[str, Build] = {
     "cross_entropy": _loss("cross_entropy"),
     "cross_entropy__vocab_parallel": _vocab_parallel,
     "gather_log_probs": _loss("gather_log_probs"),
+    "linear": _linear,
     "lora_linear": _lora,
     "adamw": _adamw,
     "muon_step": _muon,

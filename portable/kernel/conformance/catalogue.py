@@ -14,7 +14,7 @@ _FAMILIES = {
     "attention": ("attention",),
     "decode": ("decode_attention", "paged_attention"),
     "loss": ("token_log_probs", "gather_log_probs", "cross_entropy"),
-    "linear": ("lora_linear",),
+    "linear": ("linear", "lora_linear"),
     "optimizer": ("adamw", "muon_step"),
     "moe": ("moe_gate", "moe_permute", "moe_unpermute", "grouped_matmul"),
     "quant": ("int8_matmul", "packed_matmul", "nf4_dequantize"),

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 # pyright: reportPrivateUsage=false
 # Torch hands operators to dispatch modes, but names neither their type nor their schema in public.
 Op = torch._ops.OpOverload
-_MATMULS = ("mm", "addmm", "bmm", "baddbmm", "linear", "_grouped_mm", "_scaled_mm", "_scaled_grouped_mm")
+_MATMULS = ("mm", "addmm", "bmm", "baddbmm", "_grouped_mm", "_scaled_mm", "_scaled_grouped_mm")
 _COLLECTIVES = ("c10d", "_c10d_functional", "c10d_functional")
 _FLOPS_PER_BYTE = 100.0  # what accelerators multiply in 16 bits while they read or write a byte
 
@@ -24,7 +24,7 @@ def is_dear(op: Op) -> bool:
     What writes into a tensor that it is given is not: others write there, too.
     """
     name = _name(op)
-    return can_be_kept(op) and (name in _MATMULS or "matmul" in name or is_attention(op))
+    return can_be_kept(op) and (name in _MATMULS or "matmul" in name or "linear" in name or is_attention(op))
 
 
 def is_attention(op: Op) -> bool:

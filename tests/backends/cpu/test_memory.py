@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import psutil
@@ -73,3 +75,31 @@ def test_no_peak_is_told_once_a_reset_was_refused(tmp_path):
 
 def test_peak_comes_from_rusage_where_there_is_no_proc(tmp_path):
     assert PeakMeter(tmp_path).read() >= used_bytes() / 2
+
+
+def test_a_step_that_repeats_touches_no_new_pages_and_can_give_them_back():
+    # In a process of its own: the setting cannot be taken back.
+    code = """
+import resource
+import torch
+from backends.cpu.memory import keep_freed_memory, return_freed_memory, used_bytes
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        tensors = [torch.ones(12 << 20) for _ in range(2)]  # 48 MiB each
+        del tensors
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+untouched = faults()
+keep_freed_memory()
+faults()
+kept, held = faults(), used_bytes()
+return_freed_memory()
+print(untouched, kept, held - used_bytes())
+"""
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    untouched, kept, returned = map(int, ran.stdout.split())
+    assert kept < untouched / 100
+    assert returned > 50 * MIB
