@@ -11,7 +11,7 @@ export TORCH_DEVICE_BACKEND_AUTOLOAD := 0
 export DS_BUILD_OPS := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all ascend-emulation triton-env lint format bench clean
+.PHONY: help setup demo test test-all ascend-emulation triton-env test-ray lint format bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,13 +36,16 @@ test: setup ## Run the tests (the fast tier, CPU only)
 	$(BIN)/python -m pytest --import-mode=importlib -n $(WORKERS)
 
 test-all: setup ## Run the slow tests too
-	$(BIN)/python -m pytest --import-mode=importlib -n $(WORKERS) -m 'not device and not ascend_emulation and not triton_interpreter'
+	$(BIN)/python -m pytest --import-mode=importlib -n $(WORKERS) -m 'not device and not ascend_emulation and not triton_interpreter and not ray'
 
 ascend-emulation: ## Make .venv-ascend with the real torch_npu on an emulated chip, and run its tests
 	ci/ascend-emulation.sh
 
 triton-env: ## Make .venv-triton with Triton and its interpreter, and run the tests of the GPU kernels
 	ci/triton-env.sh
+
+test-ray: ## Make .venv-ray with Ray, and run the tests of launcher=ray
+	ci/ray-env.sh
 
 lint: setup ## Check style, formatting, types and portability
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-import subprocess
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,21 +17,18 @@ from portable.config.load import compose, to_dataclass
 from portable.config.override import is_override, options_first, resolve_auto
 from portable.config.search_path import conf_dir, join_search_path
 from portable.config.store import register_schemas
-from portable.core.errors import PortableError
+from portable.core.errors import BackendUnavailable, ConfigError, PortableError
+from portable.core.registry import blame
 from portable.device.select import detect_hardware
+from portable.launcher.child import run_child
+from portable.launcher.command import LAUNCHERS, Launcher, RankCommand, in_folder, without_launcher
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from portable.job.schema import MachineConfig
+
 logger = logging.getLogger(__name__)
-
-
-class JobError(PortableError):
-    """One job of several failed; it has told why itself."""
-
-    def __init__(self, text: str, exit_code: int) -> None:
-        super().__init__(text)
-        self.exit_code = exit_code
 
 
 def launch(verb: str, arguments: list[str]) -> int:
@@ -47,31 +44,39 @@ def launch(verb: str, arguments: list[str]) -> int:
 
         from portable.core.log import setup_logging
         from portable.job.run import run_job
+        from portable.job.stage import check_ranks
 
-        setup_logging(rank=rank)
+        register_schemas()  # a job that was submitted begins here, in a process of its own
+        setup_logging(rank=read_place().rank)
         hydra_config = HydraConfig.get()
         folder = Path(hydra_config.runtime.output_dir)
-        if hydra_config.mode is RunMode.MULTIRUN:
-            overrides = list(hydra_config.overrides.task)
-            if code := _run_in_child(verb, [*options, *overrides, f"hydra.run.dir={folder}"]):
-                failures.append(JobError(f"the job {' '.join(overrides)} ended with exit code {code}", code))
-            return str(folder)
-        text = OmegaConf.to_yaml(config, resolve=True)
+        overrides = list(hydra_config.overrides.task)
         try:
-            result = run_job(
-                verb, to_dataclass(config), text, folder, command=command, show_progress=sys.stderr.isatty()
-            )
-        except (
-            PortableError
-        ) as error:  # kept from Hydra, which would print a line of its own and drop the other jobs
+            job = to_dataclass(config)
+            check_ranks(verb, job.launcher.num_ranks)
+            if hydra_config.mode is RunMode.MULTIRUN:
+                return _run_one_of_several(verb, job, options, overrides, folder)
+            if job.launcher.submits and not job.dry_run:
+                raise ConfigError(
+                    f"launcher={job.launcher.name} submits jobs, one for each combination; add -m"
+                )
+            if job.launcher.starts_ranks and not job.dry_run:
+                return _run_ranks(verb, job, options, overrides, folder)
+            text = OmegaConf.to_yaml(config, resolve=True)
+            result = run_job(verb, job, text, folder, command=command, show_progress=sys.stderr.isatty())
+        except PortableError as error:
+            if os.getpid() != own_pid:  # Hydra carries it from the submitted job to us
+                raise
+            # Kept from Hydra, which would print a line of its own and drop the other jobs.
             failures.append(error)
             return None
         return str(result) if result is not None else None
 
-    rank = read_place().rank
+    own_pid = os.getpid()
     failures: list[PortableError] = []
     options = [word for word in arguments if not is_override(word) and word not in ("-m", "--multirun")]
     command = shlex.join(["portable", verb, *arguments])
+    _check_scheduler(arguments)
     register_schemas()
     join_search_path()
     wants_help = any(word in ("-h", "--help") for word in arguments)
@@ -94,10 +99,35 @@ def launch(verb: str, arguments: list[str]) -> int:
     return 0
 
 
-def _run_in_child(verb: str, words: list[str]) -> int:
-    """Run one job of several in a process of its own; returns its exit code.
+def _run_one_of_several(
+    verb: str, job: MachineConfig, options: list[str], overrides: list[str], folder: Path
+) -> str:
+    words = without_launcher(overrides) if job.launcher.submits else overrides
+    run_child([verb, *options, *words, f"hydra.run.dir={folder}"], folder, read_place().rank)
+    return str(folder)
 
-    A process serves one kind of device: torch takes no new type after its first backward pass, and some
-    variables must stand before it is imported. A job that dies takes no other with it, either.
-    """
-    return subprocess.run([sys.executable, "-m", "portable", verb, *words], check=False).returncode
+
+def _run_ranks(verb: str, job: MachineConfig, options: list[str], overrides: list[str], folder: Path) -> str:
+    """Start the ranks of a stage and wait for their end. Raises: RankError; ConfigError inside a rank."""
+    place = read_place()
+    if place.world_size > 1:
+        raise ConfigError(
+            f"this process is rank {place.rank} of {place.world_size}, and launcher={job.launcher.name} "
+            "would start ranks of its own; leave that to one of the two"
+        )
+    folder = (Path(job.output_dir) if job.output_dir is not None else folder).absolute()
+    words = [verb, *options, *without_launcher(overrides), *in_folder(folder)]
+    with blame(f"launcher={job.launcher.name} does not start; install the extra of that name"):
+        launcher: Launcher = LAUNCHERS.get(job.launcher.name)
+    launcher(RankCommand(tuple(words), job.hardware.resource), job.launcher, folder)
+    return str(folder)
+
+
+def _check_scheduler(arguments: list[str]) -> None:
+    """Refuse what submitit would only find out with a traceback. Raises: BackendUnavailable."""
+    submits = "launcher=slurm" in arguments and not {"-m", "--multirun"}.isdisjoint(arguments)
+    if submits and shutil.which("srun") is None:
+        raise BackendUnavailable(
+            "launcher=slurm needs Slurm's commands (sbatch, srun), which are not on this machine; go to a "
+            "login node, or try the job out here with launcher=slurm_local"
+        )

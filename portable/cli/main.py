@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from portable.core.errors import PortableError, did_you_mean
+from portable.core.errors import CollectiveError, PortableError, did_you_mean
 from portable.core.registry import load_target
 
 _VERBS = {
@@ -79,6 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         _complain(str(error))
+        if isinstance(error, CollectiveError) and arguments is None:
+            # This process ends with it; what torch tidies at an exit would wait for the rank that is gone.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(error.exit_code)
         return error.exit_code
     except KeyboardInterrupt:
         _complain("stopped by the user; the same command continues where it stood")
@@ -95,8 +100,10 @@ def _run(verb: str, rest: list[str]) -> int:
         _complain(f"there is no verb '{verb}'.{did_you_mean(verb, _VERBS)} Verbs: {', '.join(_VERBS)}")
         return 2
     from portable.cli.launch import launch
+    from portable.launcher.failure import FailureRecord
 
-    return launch(verb, rest)
+    with FailureRecord():
+        return launch(verb, rest)
 
 
 def _help() -> str:

@@ -77,7 +77,9 @@ def meet(
             f"{who} {problem} {where} within communicator.timeout_s={timeout_s:g}; {remedy}. Torch said: "
             f"{str(error).splitlines()[0]}"
         ) from error
-    store = PrefixStore(f"portable-{next(_joins)}", server)
+    # An agent's store outlives the ranks that it starts again, perhaps in another number.
+    attempt = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}-{place.world_size}"
+    store = PrefixStore(f"portable-{attempt}-{next(_joins)}", server)
     keys = [f"here/{rank}" for rank in range(place.world_size)]
     own = f"{socket.gethostname()}, process {os.getpid()}, {uuid.uuid4().hex}"
     try:

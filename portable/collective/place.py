@@ -1,4 +1,4 @@
-"""Where a launcher put this process: read from the variables of torchrun or of srun."""
+"""Where a launcher put this process: read from the variables of torchrun, srun or submitit."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from portable.core.errors import ConfigError
 # script that starts a process without srun has SLURM_PROCID too, but no step.
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 _SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+# Those of submitit's tasks on one machine; the job's number is the one of their parent process.
+_SUBMITIT = ("SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_NTASKS", "SUBMITIT_LOCAL_LOCALID")
 _REMEDY = (
     "start with `torchrun --nproc-per-node=N -m portable ...` or `srun`, which set all, or unset all for one "
     "process"
@@ -34,12 +36,12 @@ class LaunchPlace:
 
 
 def read_place(environment: Mapping[str, str] | None = None) -> LaunchPlace:
-    """Read the variables of torchrun or of srun; without any of them the process is alone.
+    """Read the variables of torchrun, srun or submitit; without any of them the process is alone.
 
     Raises: ConfigError, naming the variable, if only some are set or one is no sensible number.
     """
     variables = os.environ if environment is None else environment
-    if "1" in (variables.get(_TORCHRUN[1]), variables.get(_SLURM[1])):
+    if "1" in (variables.get(names[1]) for names in (_TORCHRUN, _SLURM, _SUBMITIT)):
         return LaunchPlace()
     if any(name in variables for name in _TORCHRUN):
         place = _place(_TORCHRUN, variables, node=variables.get("GROUP_RANK"))
@@ -51,7 +53,11 @@ def read_place(environment: Mapping[str, str] | None = None) -> LaunchPlace:
         _require(["SLURM_JOB_ID", "SLURM_NODELIST"], variables)
         job = _number("SLURM_JOB_ID", variables)
         address = variables.get("MASTER_ADDR") or first_host(variables["SLURM_NODELIST"])
-        return _meeting(place, address, variables.get("MASTER_PORT", str(_FIRST_PORT + job % _NUM_PORTS)))
+        return _meeting(place, address, variables.get("MASTER_PORT", _port_of(job)))
+    if _SUBMITIT[1] in variables:
+        place = _place(_SUBMITIT, variables, node="0")
+        _require(["SUBMITIT_LOCAL_JOB_ID"], variables)
+        return _meeting(place, "127.0.0.1", _port_of(_number("SUBMITIT_LOCAL_JOB_ID", variables)))
     return LaunchPlace()
 
 
@@ -66,6 +72,11 @@ def first_host(node_list: str) -> str:
             f"SLURM_NODELIST={node_list} cannot be read; set MASTER_ADDR to the host of SLURM_PROCID=0"
         )
     return "".join(part or "" for part in found.groups())
+
+
+def _port_of(job: int) -> str:
+    """Return a port that other jobs on the same node probably do not take."""
+    return str(_FIRST_PORT + job % _NUM_PORTS)
 
 
 def _place(names: tuple[str, str, str], variables: Mapping[str, str], node: str | None) -> LaunchPlace:
@@ -88,7 +99,7 @@ def _meeting(place: LaunchPlace, address: str, port: str) -> LaunchPlace:
 def _require(names: tuple[str, ...] | list[str], variables: Mapping[str, str]) -> None:
     missing = [name for name in names if name not in variables]
     if missing:
-        given = ", ".join(name for name in (*_TORCHRUN, *_SLURM) if name in variables)
+        given = ", ".join(name for name in (*_TORCHRUN, *_SLURM, *_SUBMITIT) if name in variables)
         raise ConfigError(f"the environment sets {given} but not {', '.join(missing)}; {_REMEDY}")
 
 

@@ -30,6 +30,9 @@ SCHEMAS = (
     Schema("base_parallel", "portable.parallel.config:ParallelConfig", "parallel"),
     Schema("base_precision", "portable.parallel.config:PrecisionConfig", "precision"),
     Schema("base_communicator", "portable.parallel.config:CommunicatorConfig", "communicator"),
+    Schema("base_local_launcher", "portable.launcher.config:LocalLauncherConfig", "launcher"),
+    Schema("base_slurm_launcher", "portable.launcher.config:SlurmLauncherConfig", "launcher", "launcher"),
+    Schema("base_ray_launcher", "portable.launcher.config:RayLauncherConfig", "launcher"),
     Schema("base_native_engine", "portable.engine.config:NativeEngineConfig", "engine"),
     Schema("base_hf_engine", "portable.engine.config:HfEngineConfig", "engine"),
     Schema("base_vllm_engine", "portable.engine.config:VllmEngineConfig", "engine"),
@@ -43,11 +46,16 @@ SCHEMAS = (
     Schema("base_openai_teacher", "portable.synth.teacher.config:OpenAiTeacherConfig", "teacher"),
 )
 
+_FUNCTIONS = {"device_request": "portable.launcher.config:device_request"}
+
 
 def register_schemas() -> None:
-    """Hand all schemas to Hydra; calling it twice does no harm."""
+    """Hand all schemas to Hydra, and OmegaConf the functions that files call; twice does no harm."""
     from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
 
     store = ConfigStore.instance()
     for schema in SCHEMAS:
         store.store(schema.name, load_target(schema.target), group=schema.group, package=schema.package)
+    for name, target in _FUNCTIONS.items():
+        OmegaConf.register_new_resolver(name, load_target(target), replace=True)

@@ -7,6 +7,7 @@ PortableError                 anything of ours; exit code 1
 │   ├── ArtefactError         an artefact is missing, incomplete, damaged or of another kind
 │   ├── BackendUnavailable    the hardware, engine or package asked for is not usable here
 │   └── StorageError          a disk is full, read-only or out of reach
+├── StoppedError              a run was asked to end, and has saved its state; exit code 75
 ├── ShapeError                tensors do not fit together
 ├── CapabilityError           a device, collective or kernel cannot do what was asked of it
 └── CollectiveError           a process of the group is late, gone, or out of step with the others
@@ -48,6 +49,12 @@ class BackendUnavailable(UserError):  # noqa: N818 - the name is the specificati
 
 class StorageError(UserError):
     """A disk is full, read-only or out of reach."""
+
+
+class StoppedError(PortableError):
+    """A run was asked to end before its last step; the same command continues it."""
+
+    exit_code = 75  # "temporary failure, try again later" in sysexits.h
 
 
 class ShapeError(PortableError):

@@ -64,7 +64,8 @@ class SimConfig:
 @dataclass(kw_only=True, slots=True)
 class HardwareConfig:
     """One kind of hardware. ``peak_tflops`` is dense, by number format; memory in GiB; bandwidth in TB/s;
-    links in GB/s. ``like`` is for hardware that imitates another: the name of that one's file."""
+    links in GB/s. ``like`` is for hardware that imitates another: the name of that one's file.
+    ``resource`` is what schedulers call one device of it, in lower case; "" where they count none."""
 
     name: str = MISSING
     title: str = ""
@@ -72,6 +73,7 @@ class HardwareConfig:
     vendor: str = ""
     arch: str = ""
     like: str = ""
+    resource: str = ""
     devices_per_node: int = 1
     memory_gib: Figure = field(default_factory=Figure)
     memory_bandwidth_tb_s: Figure = field(default_factory=Figure)

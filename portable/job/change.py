@@ -13,6 +13,7 @@ _MAY_CHANGE = (
     "strategy",
     "parallel",
     "communicator",
+    "launcher",
     "kernel",
     "engine",
     "micro_batch_size",
@@ -22,6 +23,7 @@ _MAY_CHANGE = (
     "checkpoint",
     "rollback",
     "metrics",
+    "output_dir",
 )
 
 

@@ -27,6 +27,7 @@ def describe_choice(verb: str, job: MachineConfig) -> str:
         ),
         "attention": job.kernel.rows.get("attention", "the best row of the backend"),
         "communicator": f"{job.communicator.name}, timeout {job.communicator.timeout_s:g} s",
+        "launcher": job.launcher.describe(),
         "usable here": _usable(job),
     }
     if isinstance(job, RunJob):

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from portable.collective.place import read_place
 from portable.core.errors import ConfigError, StorageError
 from portable.core.log import log_to_file, stop_logging_to
 from portable.core.registry import load_target
@@ -63,7 +64,10 @@ def run_job(
     if verb in _INTERACTIVE:
         load_target(_INTERACTIVE[verb])(job, machine.runtime, machine.engine)
         return None
-    folder = Path(job.output_dir) if job.output_dir is not None else folder
+    if job.output_dir is not None:
+        folder = Path(job.output_dir)
+    elif read_place().world_size > 1:  # each rank has named a folder by its own clock
+        folder = machine.runtime.group.broadcast_object(folder)
     _claim(folder, config_text)
     handler = log_to_file(folder / "run.log")
     try:

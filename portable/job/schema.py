@@ -11,6 +11,7 @@ from portable.eval.config import EvalConfig
 from portable.hardware.spec import HardwareConfig, SimConfig
 from portable.job.sinks import MetricsConfig
 from portable.kernel.config import KernelConfig
+from portable.launcher.config import LauncherConfig
 from portable.model.export_config import ExportConfig
 from portable.parallel.config import CommunicatorConfig, ParallelConfig, PrecisionConfig, StrategyConfig
 from portable.rl.config import RlConfig
@@ -35,6 +36,7 @@ class MachineConfig:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     communicator: CommunicatorConfig = field(default_factory=CommunicatorConfig)
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
     kernel: KernelConfig = field(default_factory=KernelConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)

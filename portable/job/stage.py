@@ -66,6 +66,16 @@ _STAGES = {
 STAGE_VERBS = tuple(_STAGES)
 
 
+def check_ranks(verb: str, num_ranks: int) -> None:
+    """Check that ``verb`` can be divided among ``num_ranks``. Raises: ConfigError with those that can."""
+    divisible = [name for name, stage in _STAGES.items() if "runtime" in stage.needs]
+    if verb not in divisible and num_ranks > 1:
+        raise ConfigError(
+            f"portable {verb} runs on one process, and the launcher would start {num_ranks}; leave the "
+            f"launcher out, or give it to one of: {', '.join(divisible)}"
+        )
+
+
 def stage_of(verb: str) -> Stage:
     """Return the stage behind ``verb``. Raises: ConfigError with the nearest known verb."""
     if verb not in _STAGES:

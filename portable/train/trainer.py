@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from portable.collective.protocol import ReduceOp
-from portable.core.errors import CollectiveError, DataError
+from portable.core.errors import CollectiveError, DataError, StoppedError
 from portable.core.record import Batch
+from portable.core.stop import StopRequest
 from portable.core.workspace import Workspace
 from portable.data.source import BatchSource, source_metrics
 from portable.parallel.objective import LossSum, Objective
@@ -57,6 +59,7 @@ class StepResult:
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
     micro_losses: Tensor | None = None  # this rank's loss sum of each micro-batch
     micro_terms: tuple[float, ...] = ()
+    left_out: bool = False  # it overflowed in fp16, and updated nothing
 
 
 class Trainer:
@@ -100,6 +103,7 @@ class Trainer:
         self.model.strategy.attach(self.optimizer)
         self._checkpointer = Checkpointer(workspace.checkpoint_dir, config.checkpoint, self.model, source)
         self._loss_watch = LossWatch(config.rollback)
+        self._stop_request = StopRequest()
         self._left_out: dict[int, int] = {}  # steps' worth of samples skipped behind the newest checkpoint
         self._throughput = Throughput(
             world_size=runtime.group.size,
@@ -131,19 +135,25 @@ class Trainer:
         """Train to the last step, from the newest whole checkpoint if any; leave a checkpoint of the end.
 
         With ``checkpoint.create_seed``, only leave one of the beginning.
-        Raises: DivergedError, naming the step, if a loss or gradient is not finite (see ``RollbackConfig``).
+        Raises: DivergedError, naming the step, if a loss or gradient is not finite (see ``RollbackConfig``);
+        StoppedError, with the state saved, if any rank got a stop signal.
         """
         resumed = self.resume()
-        try:
-            if not resumed and (self.config.checkpoint.create_seed or self._loss_watch.may_go_back):
-                self._save()
-            while self.step < self.config.steps and not self.config.checkpoint.create_seed:
-                try:
-                    self._train()
-                except DivergedError as error:
-                    self._go_back(error)
-        finally:
-            self._checkpointer.close()
+        with closing(self._checkpointer), self._stop_request:
+            try:
+                self._train_to_end(resumed)
+            except CollectiveError:
+                self._checkpointer.abandon()
+                raise
+
+    def _train_to_end(self, resumed: bool) -> None:
+        if not resumed and (self.config.checkpoint.create_seed or self._loss_watch.may_go_back):
+            self._save()
+        while self.step < self.config.steps and not self.config.checkpoint.create_seed:
+            try:
+                self._train()
+            except DivergedError as error:
+                self._go_back(error)
 
     def resume(self) -> bool:
         """Continue from the newest whole checkpoint; without one, take the weights that were asked for and
@@ -220,7 +230,8 @@ class Trainer:
             sums, grad_norm = self._forward_backward(batches, num_terms)
         loss_mean, metrics = self._global_means(sums, num_terms)
         micro_losses = torch.stack([item.loss.float() for item in sums])
-        return StepResult(loss_mean, grad_norm, num_terms, metrics, micro_losses, micro_terms)
+        left_out = self.model.left_out
+        return StepResult(loss_mean, grad_norm, num_terms, metrics, micro_losses, micro_terms, left_out)
 
     def _forward_backward(self, batches: Sequence[Batch], num_terms: float) -> tuple[list[LossSum], Tensor]:
         self.optimizer.set_lr_factor(lr_factor(self.step, self.config.steps, self.config.schedule))
@@ -267,13 +278,18 @@ class Trainer:
     def _after_step(self, advance: Callable[[float | None], None]) -> None:
         config = self.config
         done = self.step == config.steps
-        saves = done or (config.checkpoint.every_steps > 0 and self.step % config.checkpoint.every_steps == 0)
+        logs = done or self.step % config.log_every_steps == 0
+        stops = logs and not done and self._is_asked_to_stop()
+        saves = (
+            done
+            or stops
+            or (config.checkpoint.every_steps > 0 and self.step % config.checkpoint.every_steps == 0)
+        )
         evaluates = (
             self.evaluate is not None
             and config.eval_every_steps > 0
             and self.step % config.eval_every_steps == 0
         )
-        logs = done or self.step % config.log_every_steps == 0
         advance(self._log() if logs or saves or evaluates else None)
         self._checkpointer.poll()
         self._throughput.pause()
@@ -282,16 +298,30 @@ class Trainer:
         if saves:  # after the log, which would have found a loss that is not finite, and after the evaluation
             with self._time.waiting("checkpoint_s"):
                 self._save()
+        if stops:
+            raise StoppedError(
+                f"asked to end, and saved the state after step {self.step} of {config.steps}; the same "
+                f"command with output_dir={self.workspace.dir} continues from it"
+            )
         self._throughput.go_on()
 
-    def _log(self) -> float:
-        """Fetch all numbers since the last call in one transfer; record the last step's, return its loss."""
+    def _is_asked_to_stop(self) -> bool:
+        """Return whether any rank was, the same on all ranks: a state is saved by all or by none."""
+        return self.runtime.group.sum_scalar(len(self._stop_request.received)) > 0
+
+    def _log(self) -> float | None:
+        """Fetch all numbers since the last call in one transfer; record the last step's, return its loss.
+
+        It is None where an overflow that was left out has made it no number.
+        """
         results, self._unlogged = self._unlogged, []
         rows = [torch.stack([r.loss_mean, r.grad_norm.float(), *r.metrics.values()]) for r in results]
         loss_max, *numbers = torch.cat([self._loss_max(results), *rows]).tolist()
         table = [numbers[start : start + len(rows[0])] for start in range(0, len(numbers), len(rows[0]))]
-        self._check(self._loss_watch.first_offence(self.step - len(results) + 1, table))
-        loss, grad_norm, *metrics = table[-1]
+        left_out = [result.left_out for result in results]
+        self._check(self._loss_watch.first_offence(self.step - len(results) + 1, table, left_out))
+        told = [loss_max, *table[-1]]
+        loss_max, loss, grad_norm, *metrics = map(_finite, told) if any(left_out) else told
         num_tokens = self.runtime.readers.sum_scalar(self._unlogged_tokens)
         self.tokens_seen += num_tokens
         self._unlogged_tokens = 0
@@ -329,3 +359,7 @@ class Trainer:
     def _record(self, values: Mapping[str, float | None]) -> None:
         if self.runtime.group.rank == 0:
             self.workspace.metrics.write(self.step, values)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

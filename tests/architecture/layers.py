@@ -8,7 +8,7 @@ STAIR = (
     {"core"},
     {"config"},
     {"kernel", "collective", "device", "hardware", "lint"},
-    {"parallel", "model"},
+    {"parallel", "model", "launcher"},
     {"train", "engine", "data", "plan"},
     {"eval"},
     {"sft", "rl", "synth"},
@@ -40,6 +40,7 @@ OPEN_TO_BACKENDS = {
     "parallel",
     "model",
     "engine",
+    "launcher",
 }
 
 

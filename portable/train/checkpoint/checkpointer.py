@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -66,7 +67,6 @@ class Checkpointer:
         self.source = source
         self.runtime: Runtime = model.runtime
         self._staging = Staging(self.runtime.device)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
         self._pending_step = 0
         self._own_group = _separate_group(self.runtime)
@@ -87,7 +87,7 @@ class Checkpointer:
             data=json_part(self.source.state_dict()),
         )
         self._pending_step = step
-        self._pending = self._thread.submit(self._write, made, copies, host_state)
+        self._pending = _in_background(lambda: self._write(made, copies, host_state))
 
     def poll(self) -> None:
         """Let a save that failed in the background stop the run now, not at the next save.
@@ -156,11 +156,12 @@ class Checkpointer:
         logger.info("starting from the weights of %s", path)
 
     def close(self) -> None:
-        """Finish the save that is under way and release the thread."""
-        try:
-            self.wait()
-        finally:
-            self._thread.shutdown(wait=True)
+        """Finish the save that is under way."""
+        self.wait()
+
+    def abandon(self) -> None:
+        """Let go of the save that is under way: it waits for a rank that is gone, and may do so for long."""
+        self._pending = None
 
     def _newest(self, place: Path) -> tuple[Path, Made] | None:
         """Return the newest checkpoint that is whole; each newer one that is not is reported and passed over.
@@ -258,6 +259,35 @@ class Checkpointer:
             if isinstance(found, StorageError):
                 raise found
         return outcomes
+
+
+class _Outcome:
+    """Puts what a block does into ``future``: its end, or the error that leaves it."""
+
+    def __init__(self, future: Future[None]) -> None:
+        self._future = future
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        if error is None:
+            self._future.set_result(None)
+        else:
+            self._future.set_exception(error)
+        return True
+
+
+def _in_background(act: Callable[[], None]) -> Future[None]:
+    """Start ``act`` in a thread that, unlike an executor's, does not keep a process that ends."""
+    future: Future[None] = Future()
+
+    def run() -> None:
+        with _Outcome(future):
+            act()
+
+    threading.Thread(target=run, name="checkpoint", daemon=True).start()
+    return future
 
 
 def _separate_group(runtime: Runtime) -> ProcessGroup | None:

@@ -1,0 +1,1 @@
+"""Who starts the ranks of a run, and what became of them."""
