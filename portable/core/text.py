@@ -1,4 +1,21 @@
-"""Sizes and times as people read them."""
+"""Sizes and times as people read and write them."""
+
+import re
+
+_UNITS = {
+    "": 1,
+    "B": 1,
+    **{f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)},
+    **{f"{letter}IB": 1024**power for power, letter in enumerate("KMGT", 1)},
+}
+
+
+def parse_bytes(text: str) -> int | None:
+    """Return what ``2GiB``, ``512 MB`` or a plain number means, or None if it is no size."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
+    if match is None or match[2].upper() not in _UNITS:
+        return None
+    return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 def format_bytes(count: float) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Each names a function (model_dir, config, runtime) -> Engine. Packages add theirs to the entry-point group.
 ENGINES = Registry(
     "engine",
-    {"native": "portable.engine.native.engine:build", "hf": "portable.engine.hf:build"},
+    {"native": "portable.engine.native.engine:build", "hf": "portable.engine.hf.engine:build"},
     entry_group="portable.engines",
 )
 

@@ -1,10 +1,11 @@
 """Settings of the inference engines."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
 from portable.core.errors import ConfigError
+from portable.core.text import parse_bytes
 
 
 def _require_positive(field: str, value: object) -> None:
@@ -48,10 +49,40 @@ class NativeEngineConfig(EngineConfig):
 
 
 @dataclass(kw_only=True, slots=True)
+class MaxMemoryConfig:
+    """What weights may take, e.g. ``20GiB``, on the device and of the host. Empty: most of what is free."""
+
+    device: str = ""
+    host: str = ""
+
+    def __post_init__(self) -> None:
+        for name, text in (("device", self.device), ("host", self.host)):
+            if text and parse_bytes(text) is None:
+                raise ConfigError(f"engine.max_memory.{name}={text}; write a size such as 512MiB or 20GiB")
+
+
+@dataclass(kw_only=True, slots=True)
 class HfEngineConfig(EngineConfig):
-    """transformers' ``generate``: any architecture it knows."""
+    """transformers' ``generate``: any architecture it knows.
+
+    ``device_map``: ``none`` keeps the model on the device; ``auto`` fills the device up to ``max_memory``,
+    then the host's memory, then a disk, if ``offload_folder`` names a folder.
+    """
 
     name: str = "hf"
+    device_map: str = "none"
+    max_memory: MaxMemoryConfig = field(default_factory=MaxMemoryConfig)
+    offload_folder: str = ""
+
+    def __post_init__(self) -> None:
+        EngineConfig.__post_init__(self)
+        if self.device_map not in ("none", "auto", MISSING):
+            raise ConfigError(f"engine.device_map={self.device_map}; use none or auto")
+        if self.device_map == "none" and (self.offload_folder or self.max_memory != MaxMemoryConfig()):
+            raise ConfigError(
+                "engine.max_memory and engine.offload_folder say how a model is spread, but "
+                "engine.device_map=none keeps it on the device; use engine.device_map=auto"
+            )
 
 
 @dataclass(kw_only=True, slots=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from portable.core.text import format_bytes, format_count, format_seconds
+from portable.core.text import format_bytes, format_count, format_seconds, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,21 @@ def test_format_count(count: float, text: str):
 )
 def test_format_seconds(seconds: float, text: str):
     assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("2GiB", 2 << 30),
+        ("512 MB", 512 * 10**6),
+        ("1.5gib", 3 << 29),
+        ("4096", 4096),
+        ("3 b", 3),
+        ("1TiB", 1 << 40),
+        ("two", None),
+        ("-1GiB", None),
+        ("1 GiBs", None),
+    ],
+)
+def test_parse_bytes(text: str, count: int | None):
+    assert parse_bytes(text) == count

@@ -8,7 +8,7 @@ import pytest
 from portable.core.errors import ArtefactError, BackendUnavailable, ConfigError
 from portable.engine.build import ENGINES, build_engine
 from portable.engine.config import EngineConfig, HfEngineConfig, NativeEngineConfig, VllmEngineConfig
-from portable.engine.hf import HfEngine
+from portable.engine.hf.engine import HfEngine
 from portable.engine.native.engine import NativeEngine
 from portable.parallel.runtime import Runtime
 

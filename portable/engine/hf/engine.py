@@ -26,8 +26,9 @@ from transformers import (
 from transformers.generation.logits_process import LogitsProcessor
 from transformers.generation.stopping_criteria import StoppingCriteria
 
-from portable.core.errors import ArtefactError, ConfigError
+from portable.core.errors import ArtefactError, CapabilityError, ConfigError
 from portable.engine.config import EngineConfig, HfEngineConfig
+from portable.engine.hf.device_map import let_host_read, make_device_map
 from portable.engine.native.sampler import SamplingRows, draw
 from portable.engine.request import Completion, Request, TokenStep
 from portable.engine.sequence import Sequence as Running
@@ -165,7 +166,34 @@ def build(model_dir: Path, config: EngineConfig, runtime: Runtime) -> HfEngine:
         raise ConfigError(f"engine={config.name} was given {type(config).__name__}; it needs HfEngineConfig")
     if not (model_dir / "config.json").is_file():
         raise ArtefactError(f"{model_dir} holds no config.json; name a model folder in Hugging Face's form")
+    load = _load_spread if config.device_map == "auto" else _load
+    return HfEngine(load(model_dir, config, runtime), Tokenizer.load(model_dir), config, runtime)
+
+
+# Any: the stub of Module.to does not fit the class that from_pretrained is said to return
+def _load(model_dir: Path, config: HfEngineConfig, runtime: Runtime) -> Any:
     dtype = runtime.precision.param_dtype.torch()
-    # Any: the stub of Module.to does not fit the class that from_pretrained is said to return
     model: Any = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype, local_files_only=True)
-    return HfEngine(model.to(runtime.torch_device), Tokenizer.load(model_dir), config, runtime)
+    return model.to(runtime.torch_device)
+
+
+def _load_spread(model_dir: Path, config: HfEngineConfig, runtime: Runtime) -> Any:
+    """Load every part to its place. What lies elsewhere is brought to the device while it computes.
+
+    Raises: CapabilityError if parts are not where they were to be.
+    """
+    places = make_device_map(model_dir, config, runtime)
+    if set(places.values()) == {str(runtime.torch_device)}:
+        return _load(model_dir, config, runtime)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        model_dir,
+        dtype=runtime.precision.param_dtype.torch(),
+        local_files_only=True,
+        device_map=places,
+        offload_folder=config.offload_folder or None,
+    )
+    let_host_read(model)
+    found = {name: str(place) for name, place in model.hf_device_map.items()}
+    if found != places:
+        raise CapabilityError(f"engine.device_map=auto: asked for {places}, but transformers made it {found}")
+    return model

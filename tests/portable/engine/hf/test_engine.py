@@ -6,7 +6,7 @@ import pytest
 
 from portable.core.errors import ArtefactError, ConfigError, DataError
 from portable.engine.config import HfEngineConfig, NativeEngineConfig
-from portable.engine.hf import HfEngine, build
+from portable.engine.hf.engine import HfEngine, build
 from portable.engine.native.engine import NativeEngine
 from portable.engine.request import Completion, Request
 from portable.parallel.runtime import Runtime
