@@ -116,6 +116,12 @@ class Strategy(Protocol):
         """Bring what the shards hold into the modules that compute, e.g. after they were loaded."""
         ...
 
+    def held(self) -> dict[str, list[Tensor]]:
+        """Return what it keeps on the device besides the tensors of ``modules``, ``shards()`` and the
+        optimiser, by class: ``parameters``, ``gradients``, ``optimizer``.
+        """
+        ...
+
     def state(self) -> dict[str, tuple[Tensor, ParameterShard | None]]:
         """Return what a checkpoint holds: ``model/NAME``, and ``optimizer/NAME/KEY`` of tensors that lie as
         their parameter does, or (with None) are the same on every rank.

@@ -19,12 +19,15 @@ from portable.data.task.arithmetic import ArithmeticTask
 from portable.engine.config import EngineConfig, NativeEngineConfig
 from portable.engine.native.engine import NativeEngine
 from portable.model.tokenizer import Tokenizer
-from portable.model.weights import MODEL_FILES, load_model, save_model, weight_files
+from portable.model.weights import MODEL_FILES, load_model, weight_files
 from portable.parallel.runtime import Runtime
+from portable.parallel.strategies.deepspeed.strategy import DeepspeedStrategy
 from portable.rl.batch import RolloutBatch
 from portable.rl.config import RlConfig
 from portable.rl.loss.grpo import GrpoObjective
 from portable.rl.rollout import RolloutSource, Scorer
+from portable.train.checkpoint.export import export_model
+from portable.train.deepspeed_file import settle_deepspeed
 from portable.train.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -47,6 +50,15 @@ def run_rl(config: RlConfig, runtime: Runtime, engine: EngineConfig, workspace: 
             "sequences; use strategy=ddp, zero1 or zero2 with the degrees of tp, pp and cp "
             "at 1"
         )
+    strategy = runtime.new_strategy()
+    if isinstance(strategy, DeepspeedStrategy) and strategy.config.stage == 3:
+        raise ConfigError(
+            "strategy.stage=3 keeps a part of every weight on a rank, but rl samples from the whole model; "
+            "use strategy.stage=1 or 2"
+        )
+    settle_deepspeed(
+        config, runtime, workspace, micro_batch_size=config.micro_batch_size, grad_accum_steps=None
+    )
     curves = [_run_seed(config, runtime, engine, workspace, seed) for seed in config.seeds]
     summary = {
         "steps": config.steps,
@@ -103,9 +115,8 @@ def _run_seed(
         "reward_start": start,
         "reward_end": end,
     }
-    weights = trainer.model.whole_weights()
+    export_model(trainer.model, model_config, tokenizer, folder)
     if runtime.group.rank == 0:
-        save_model(weights, model_config, tokenizer, folder)
         seal(folder, "model", [*MODEL_FILES, *weight_files(folder)], curve)
         shutil.rmtree(own.checkpoint_dir, ignore_errors=True)
     runtime.group.barrier()

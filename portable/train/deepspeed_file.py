@@ -17,10 +17,12 @@ def settle_deepspeed(
     workspace: Workspace,
     *,
     micro_batch_size: int,
-    grad_accum_steps: int,
+    grad_accum_steps: int | None,
 ) -> None:
     """Compare what ``strategy.config_file`` says of the training with what the run does, and leave
     ``deepspeed.json``. Other strategies and optimisers are passed over.
+
+    ``grad_accum_steps`` is None where steps differ in it.
 
     Raises: ConfigError that lists every difference.
     """

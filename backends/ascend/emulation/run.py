@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -13,9 +12,9 @@ from typing import NoReturn
 
 from backends.ascend.emulation.chip import ALIASES, CHIPS, Chip, find_chip
 from portable.core.errors import BackendUnavailable, ConfigError, PortableError
+from portable.core.text import parse_bytes
 
 KNOWN_VERSION = "2.13.0"
-_UNITS = {"": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -93,11 +92,11 @@ def check_versions() -> None:
 
 
 def parse_size(text: str) -> int:
-    """Turn ``2GiB``, ``512 MB`` or a plain number into bytes."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
-    if match is None or match[2].upper() not in _UNITS:
+    """Return bytes. Raises: ConfigError if ``text`` is no size."""
+    size = parse_bytes(text)
+    if size is None:
         raise ConfigError(f"--memory {text}: write a size such as 512MiB or 2GiB")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    return size
 
 
 def _before(variable: str, folder: Path) -> str:

@@ -32,9 +32,8 @@ class ModelMemory:
     def note_gradients(self) -> None:
         """Count the gradients; called when all of them are there."""
         if "gradients" not in self._states:
-            self._states["gradients"] = storage_bytes(
-                parameter.grad for parameter in self._parameters() if parameter.grad is not None
-            )
+            own = [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
+            self._states["gradients"] = storage_bytes([*own, *self._held("gradients")])
 
     def read(self) -> dict[str, float | None]:
         """Return ``memory_CLASS_bytes`` of every class and ``memory_peak_bytes``; the peak begins anew."""
@@ -54,11 +53,16 @@ class ModelMemory:
             yield from module.parameters()
         for shard in self._strategy.shards():  # a strategy may update copies of its own
             yield shard.parameter
+        yield from self._held("parameters")
 
     def _optimizer_state(self) -> Iterator[Tensor]:
         for part in self._optimizer.parts:
             for state in part.state.values():
                 yield from (value for value in state.values() if isinstance(value, Tensor))
+        yield from self._held("optimizer")
+
+    def _held(self, kind: str) -> list[Tensor]:
+        return self._strategy.held().get(kind, [])
 
 
 def storage_bytes(tensors: Iterable[Tensor]) -> int:

@@ -20,29 +20,46 @@ from portable.collective.protocol import Group
 from portable.core.errors import CapabilityError, ConfigError
 from portable.device.protocol import Device
 from portable.parallel.config import PrecisionConfig
+from portable.parallel.mesh import Mesh
 from portable.parallel.strategies.accelerate.config import AccelerateConfig
+from portable.parallel.strategies.deepspeed.document import engine_document
+from portable.parallel.strategies.deepspeed.engine import import_deepspeed, require_deepspeed
 from portable.parallel.strategies.fsdp_state import groups_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-_HOST = "cpu"
+_HOST, _HOST_COMMUNICATOR = "cpu", "gloo"
+_KINDS = {"fsdp2": "FSDP", "deepspeed": "DEEPSPEED"}  # accelerate's words
 _REMEDY = (
     "unset variables ACCELERATE_* and FSDP_*, or use strategy=ddp or strategy=fsdp, which run on every device"
 )
 
 
 def require_accelerate(config: AccelerateConfig, device: Device) -> None:
-    """Raises: ConfigError if accelerate is not installed, or would ignore the plugin on ``device``."""
+    """Raises: ConfigError if a package is missing, or accelerate would ignore the plugin on ``device``."""
     if importlib.util.find_spec("accelerate") is None:
         raise ConfigError(
             "strategy=accelerate needs the package accelerate, which is not installed; run pip install "
             "'portable-llm[accelerate]', or use strategy=ddp or fsdp, which need nothing"
         )
+    if config.plugin == "deepspeed":
+        require_deepspeed()
     if config.plugin == "fsdp2" and device.torch_type == _HOST:
         raise ConfigError(
             f"strategy.plugin=fsdp2: on {device.name} accelerate ignores its FSDP plugin and replicates the "
             "model; use strategy.plugin=ddp, or strategy=fsdp, which shards on every device"
+        )
+
+
+def check_layout(mesh: Mesh) -> None:
+    """Raises: ConfigError for axes that accelerate's wrappers do not know of."""
+    used = [axis for axis in ("pp", "tp", "ep") if mesh.layout.size(axis) > 1]
+    if used:
+        raise ConfigError(
+            f"strategy=accelerate spreads a model over ranks that all hold the same one, but the layout is "
+            f"{mesh.layout}; leave {', '.join(used)} at 1 (context parallelism goes), or use strategy=ddp or "
+            "fsdp, which go with every axis"
         )
 
 
@@ -62,7 +79,7 @@ def join_accelerate(
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state(reset_partial_state=True)  # pyright: ignore[reportPrivateUsage]  # no public name
-    with _launched(group):
+    with launched(group):
         accelerator = _make(config, precision, device, block_classes)
     check_joined(accelerator, config, group, device)
     return accelerator
@@ -74,6 +91,8 @@ def _make(
     from accelerate import Accelerator, FullyShardedDataParallelPlugin
     from accelerate.utils import DistributedDataParallelKwargs
 
+    if config.plugin == "deepspeed":
+        return _make_for_deepspeed(config, precision, device)
     # Number formats are the trainer's matter (autocast) or the policy's; accelerate is told of none.
     shared: dict[str, Any] = {"cpu": device.torch_type == _HOST, "mixed_precision": "no"}
     if config.plugin == "ddp":
@@ -101,11 +120,28 @@ def _make(
     return Accelerator(fsdp_plugin=plugin, **shared)
 
 
+def _make_for_deepspeed(config: AccelerateConfig, precision: PrecisionConfig, device: Device) -> Accelerator:
+    import_deepspeed(device)
+    from accelerate import Accelerator, DeepSpeedPlugin
+    from accelerate.utils import InitProcessGroupKwargs, KwargsHandler
+
+    plugin = DeepSpeedPlugin(
+        hf_ds_config=engine_document(config.engine_settings(), precision),
+        gradient_accumulation_steps=1,
+        gradient_clipping=0.0,
+        zero3_init_flag=False,
+    )
+    # With cpu=True it forgets the plugin; without, it counts one process unless a communicator is named.
+    on_host = device.torch_type == _HOST
+    join: list[KwargsHandler] = [InitProcessGroupKwargs(backend=_HOST_COMMUNICATOR)] if on_host else []
+    return Accelerator(cpu=False, deepspeed_plugin=plugin, kwargs_handlers=join)
+
+
 def check_joined(accelerator: Accelerator, config: AccelerateConfig, group: Group, device: Device) -> None:
     """Raises: CapabilityError if kind, ranks, device or communicator are not those asked for."""
     kind = accelerator.distributed_type.name
     replicates = kind.startswith("MULTI_")
-    wanted = {"ddp": kind if replicates else "MULTI_*"}.get(config.plugin, "FSDP")
+    wanted = _KINDS.get(config.plugin, kind if replicates else "MULTI_*")
     joined = dist.is_initialized()
     _report(
         config.plugin,
@@ -155,7 +191,7 @@ def _report(plugin: str, facts: dict[str, tuple[object, object]]) -> None:
 
 
 @contextmanager
-def _launched(group: Group) -> Generator[None]:
+def launched(group: Group) -> Generator[None]:
     """Show accelerate the variables of torchrun, whoever launched us; what it sets itself is gone after."""
     before = dict(os.environ)
     os.environ.update(

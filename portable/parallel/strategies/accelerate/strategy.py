@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Shard
 
-from portable.core.errors import CapabilityError, ConfigError
+from portable.core.errors import CapabilityError
 from portable.device.protocol import Device
 from portable.parallel.blocks import named_blocks
 from portable.parallel.config import PrecisionConfig
@@ -20,7 +20,12 @@ from portable.parallel.mesh import Mesh
 from portable.parallel.placement import ParameterShard, Placement, Placements
 from portable.parallel.strategies.accelerate.add import let_it_add
 from portable.parallel.strategies.accelerate.config import AccelerateConfig
-from portable.parallel.strategies.accelerate.join import check_prepared, join_accelerate, require_accelerate
+from portable.parallel.strategies.accelerate.join import (
+    check_layout,
+    check_prepared,
+    join_accelerate,
+    require_accelerate,
+)
 from portable.parallel.strategies.native import NativeStrategy, named_parameters
 from portable.parallel.strategies.peer import checked_group
 from portable.parallel.strategies.replica import Divides, Terms
@@ -43,7 +48,7 @@ class AccelerateStrategy(NativeStrategy):
         terms = Terms(config.name, Divides.nothing, casts=False, bucket_mb=config.bucket_mb)
         super().__init__(config, precision, mesh, device, terms)
         require_accelerate(config, device)
-        _check_layout(mesh)
+        check_layout(mesh)
         self.config = config
         self.group = checked_group(self.name, _AXIS, mesh, device)
         self._accelerator: Accelerator | None = None
@@ -142,14 +147,3 @@ class AccelerateStrategy(NativeStrategy):
             if isinstance(how, Shard):
                 placement = placement.cut(how.dim, _AXIS)
         return placement
-
-
-def _check_layout(mesh: Mesh) -> None:
-    """Raises: ConfigError for axes that accelerate's wrappers do not know of."""
-    used = [axis for axis in ("pp", "tp", "ep") if mesh.layout.size(axis) > 1]
-    if used:
-        raise ConfigError(
-            f"strategy=accelerate spreads a model over ranks that all hold the same one, but the layout is "
-            f"{mesh.layout}; leave {', '.join(used)} at 1 (context parallelism goes), or use strategy=ddp or "
-            "fsdp, which go with every axis"
-        )

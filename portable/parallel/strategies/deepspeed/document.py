@@ -18,10 +18,13 @@ OFFLOADS = ("offload_optimizer", "offload_param")
 
 @dataclass(frozen=True, slots=True)
 class TrainingFacts:
-    """What a run does besides ``strategy`` and ``precision``, as far as DeepSpeed's JSON speaks of it."""
+    """What a run does besides ``strategy`` and ``precision``, as far as DeepSpeed's JSON speaks of it.
+
+    ``grad_accum_steps`` is None where steps differ in it, as in reinforcement learning.
+    """
 
     micro_batch_size: int
-    grad_accum_steps: int
+    grad_accum_steps: int | None
     num_readers: int
     max_grad_norm: float
     optimizer: str
@@ -31,8 +34,10 @@ class TrainingFacts:
     weight_decay: float
 
     @property
-    def global_batch_size(self) -> int:
-        """Samples of one optimiser step."""
+    def global_batch_size(self) -> int | None:
+        """Samples of one optimiser step; None where steps differ."""
+        if self.grad_accum_steps is None:
+            return None
         return self.micro_batch_size * self.grad_accum_steps * self.num_readers
 
 
@@ -66,10 +71,13 @@ def to_json(config: DeepspeedConfig, precision: PrecisionConfig, facts: Training
     """Return the JSON with which DeepSpeed alone would train as this run does."""
     document = engine_document(config, precision)
     document.pop("gradient_allreduce_op", None)  # a loss that is a mean wants gradients that are means
+    if facts.grad_accum_steps is None:
+        del document["gradient_accumulation_steps"]
+    else:
+        document["train_batch_size"] = facts.global_batch_size
+        document["gradient_accumulation_steps"] = facts.grad_accum_steps
     return document | {
-        "train_batch_size": facts.global_batch_size,
         "train_micro_batch_size_per_gpu": facts.micro_batch_size,
-        "gradient_accumulation_steps": facts.grad_accum_steps,
         "gradient_clipping": facts.max_grad_norm,
         "optimizer": {
             "type": "AdamW",

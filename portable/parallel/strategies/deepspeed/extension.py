@@ -21,6 +21,7 @@ from torch.utils.cpp_extension import _get_build_directory
 
 from portable.core.errors import CapabilityError
 from portable.core.storage import explain_os_errors
+from portable.device.protocol import Device
 from portable.parallel.strategies.deepspeed.engine import import_deepspeed
 
 logger = logging.getLogger(__name__)
@@ -31,18 +32,18 @@ _COST = {_HOST_OPTIMIZER: "about a minute", _FILES: "about five minutes"}
 _NEEDS = {_HOST_OPTIMIZER: "a C++ compiler and ninja", _FILES: "a C++ compiler, ninja and libaio's headers"}
 
 
-def load_host_optimizer() -> None:
+def load_host_optimizer(device: Device) -> None:
     """Build, if need be, the optimiser that steps on the host. Raises: CapabilityError if it cannot."""
-    _load(_HOST_OPTIMIZER)
+    _load(_HOST_OPTIMIZER, device)
 
 
-def load_file_access() -> None:
+def load_file_access(device: Device) -> None:
     """Build, if need be, what reads and writes disks. Raises: CapabilityError if it cannot."""
-    _load(_FILES)
+    _load(_FILES, device)
 
 
-def _load(builder_name: str) -> Any:
-    import_deepspeed()
+def _load(builder_name: str, device: Device) -> Any:
+    import_deepspeed(device)
     from deepspeed.accelerator import get_accelerator
 
     accelerator: Any = get_accelerator()

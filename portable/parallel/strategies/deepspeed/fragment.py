@@ -95,6 +95,25 @@ def prepare(engine: Engine) -> None:
         engine.optimizer._lazy_init_hp_params_optimizer_state()
 
 
+def held_tensors(engine: Engine) -> dict[str, list[Tensor]]:
+    """Return the engine's buffers by class, as far as they are there: flat weights and the float32 ones that
+    are updated, gradients on their way to the step, moments.
+    """
+    optimizer = engine.optimizer
+    flats = [flat for flat, _ in _states(engine)]
+    divided = [parameter.ds_tensor for parameter in engine.module.parameters() if is_divided(parameter)]
+    gathered = getattr(optimizer, "averaged_gradients", {}).values()
+    gradients = [gradient for group in gathered if group for gradient in group]
+    gradients += [flat.grad for flat in flats if flat.grad is not None]
+    whole = getattr(optimizer, "grad_partitions_flat_buffer", None)
+    states = engine.basic_optimizer.state.values()
+    return {
+        "parameters": [*flats, *getattr(optimizer, "bit16_groups_flat", []), *divided],
+        "gradients": [*gradients, *([] if whole is None else [whole])],
+        "optimizer": [value for state in states for value in state.values() if isinstance(value, Tensor)],
+    }
+
+
 def is_divided(parameter: nn.Parameter) -> bool:
     """Whether stage 3 keeps a part of the parameter only."""
     return hasattr(parameter, "ds_id")

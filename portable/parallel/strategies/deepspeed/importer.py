@@ -38,6 +38,7 @@ _PARTS = {
     "offload_param": OffloadParamConfig,
     "aio": AioConfig,
 }
+_DEFAULTS = {entry.name: entry.default for entry in fields(DeepspeedConfig)}
 # Top-level keys whose only honoured value is that of doing nothing, and what takes their place.
 _OFF = {
     "fp16": ("compute in bf16 or fp32: precision=bf16", {"enabled": False}),
@@ -65,12 +66,29 @@ def read_document(path: Path) -> Document:
     with explain_os_errors(path, "read"):
         text = path.read_text()
     try:
-        document = json.loads(text)
+        document = json.loads(text, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
         raise ConfigError(f"strategy.config_file={path} is not JSON: {error}") from None
+    except _RepeatedKeyError as error:
+        raise ConfigError(
+            f"strategy.config_file={path} gives the key {error} twice in one object; keep one of them"
+        ) from None
     if not isinstance(document, dict):
         raise ConfigError(f"strategy.config_file={path} is not a JSON object; DeepSpeed's settings are one")
     return document
+
+
+class _RepeatedKeyError(ValueError):
+    """A key that an object has twice."""
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _RepeatedKeyError(key)
+        found[key] = value
+    return found
 
 
 def import_settings(config: DeepspeedConfig, precision: PrecisionConfig) -> DeepspeedConfig:
@@ -123,35 +141,55 @@ def _engine_settings(document: Document, complaints: list[str]) -> dict[str, Any
     if not isinstance(zero, dict):
         complaints.append('zero_optimization is no object; use {"stage": 1}')
         return {}
-    settings: dict[str, Any] = {"stage": 0}  # DeepSpeed's default, not ours
+    settings: dict[str, Any] = {}
     for key, value in zero.items():
-        name = _ALIASES.get(key, key)
-        if name in OFFLOADS:
-            settings[name] = _part(f"zero_optimization.{key}", name, value, complaints)
+        name, where = _ALIASES.get(key, key), f"zero_optimization.{key}"
+        if name in settings:
+            complaints.append(f"{where} says again what {name} says; keep one of them")
+        elif name in OFFLOADS:
+            settings[name] = _part(where, name, value, complaints)
         elif name not in ZERO:
-            complaints.append(f"zero_optimization.{key} has no counterpart; remove it")
+            complaints.append(f"{where} has no counterpart; remove it")
         elif value != AUTO:
-            settings[name] = int(value) if isinstance(value, float) else value
+            settings[name] = _fitting(where, value, _DEFAULTS[name], complaints)
     if "aio" in document:
         settings["aio"] = _part("aio", "aio", document["aio"], complaints)
-    return settings
+    return {"stage": 0} | settings  # DeepSpeed's default, not ours
 
 
 def _part(where: str, name: str, values: object, complaints: list[str]) -> object:
     kind = _PARTS[name]
-    known = {entry.name for entry in fields(kind)}
+    defaults = {entry.name: entry.default for entry in fields(kind)}
     if not isinstance(values, dict):
         complaints.append(f"{where} is no object")
         return kind()
-    values = {
-        "intra_op_parallelism" if key == "thread_count" else key: value for key, value in values.items()
-    }
-    complaints += [f"{where}.{key} has no counterpart; remove it" for key in values if key not in known]
     given: dict[str, Any] = {}  # Any: JSON values
     for key, value in values.items():
-        if key in known and value != AUTO:  # DeepSpeed's examples write sizes as 1e9
-            given[key] = int(value) if key.endswith(("_size", "_in_cpu")) else value
-    return kind(**given)
+        own = "intra_op_parallelism" if key == "thread_count" else key
+        if own in given:
+            complaints.append(f"{where}.{key} says again what {own} says; keep one of them")
+        elif own not in defaults:
+            complaints.append(f"{where}.{key} has no counterpart; remove it")
+        elif value != AUTO:
+            given[own] = _fitting(f"{where}.{key}", value, defaults[own], complaints)
+    try:
+        return kind(**given)
+    except ConfigError as error:
+        complaints.append(str(error))
+        return kind()
+
+
+def _fitting(where: str, value: object, default: object, complaints: list[str]) -> object:
+    """Return ``value`` in the kind of its default; DeepSpeed's examples write sizes as 1e9."""
+    kind = bool if default is None else type(default)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind and value is not default:
+        complaints.append(f"{where}={value!r} is no {kind.__name__}")
+        return default
+    return value
 
 
 def _format_complaints(document: Document, precision: PrecisionConfig) -> Iterator[str]:
@@ -173,14 +211,18 @@ def _format_complaints(document: Document, precision: PrecisionConfig) -> Iterat
             yield from (f"{key}.{own} has no counterpart; remove it" for own in section if own != "enabled")
     if not {"bf16", "bfloat16"} & document.keys() and precision.compute_dtype is not Dtype.fp32:
         yield f"bf16 is not in the file, but precision.compute_dtype={precision.compute_dtype.name}"
+    data_types = document.get("data_types", {})
+    if not isinstance(data_types, dict):
+        yield "data_types is no object"
+        data_types = {}
     places = {
         "communication_data_type": document.get("communication_data_type", AUTO),
-        "data_types.grad_accum_dtype": document.get("data_types", {}).get("grad_accum_dtype", AUTO),
+        "data_types.grad_accum_dtype": data_types.get("grad_accum_dtype", AUTO),
     }
     for where, value in places.items():
         if value not in (AUTO, None) and formats.get(str(value)) != precision.reduce_dtype.name:
             yield f"{where}={value}, but precision.reduce_dtype={precision.reduce_dtype.name}"
-    for key in document.get("data_types", {}):
+    for key in data_types:
         if key != "grad_accum_dtype":
             yield f"data_types.{key} has no counterpart; remove it"
 
@@ -216,7 +258,7 @@ def _differences(
     prefix: str, values: Mapping[str, Any], expected: Mapping[str, tuple[str, Any]]
 ) -> list[str]:
     return [
-        f"{prefix}{key}={values[key]}, but {ours}={value}"
+        f"{prefix}{key}={values[key]}, but {ours}={'other in every step' if value is None else value}"
         for key, (ours, value) in expected.items()
         if key in values and values[key] != AUTO and not _same(values[key], value)
     ]
@@ -225,6 +267,8 @@ def _differences(
 def _same(found: Any, wanted: Any) -> bool:  # Any: JSON values
     if isinstance(wanted, list):
         return isinstance(found, list) and len(found) == len(wanted) and all(map(_same, found, wanted))
+    if wanted is None:
+        return found is None
     return isinstance(found, (int, float)) and math.isclose(found, wanted, rel_tol=1e-12)
 
 

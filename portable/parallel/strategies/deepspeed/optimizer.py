@@ -5,11 +5,14 @@ from __future__ import annotations
 from torch import optim as torch_optim
 
 from portable.core.errors import ConfigError
+from portable.device.protocol import Device
 from portable.parallel.strategies.deepspeed.config import DeepspeedConfig
 from portable.parallel.strategy import StepOptimizer
 
 
-def engine_optimizer(optimizer: StepOptimizer, config: DeepspeedConfig) -> torch_optim.Optimizer:
+def engine_optimizer(
+    optimizer: StepOptimizer, config: DeepspeedConfig, device: Device
+) -> torch_optim.Optimizer:
     """Return the trainer's AdamW; where its state is offloaded, DeepSpeed's for the host, with the same
     groups, so that the schedule moves both.
 
@@ -27,7 +30,7 @@ def engine_optimizer(optimizer: StepOptimizer, config: DeepspeedConfig) -> torch
         return own
     from portable.parallel.strategies.deepspeed.extension import load_host_optimizer
 
-    load_host_optimizer()
+    load_host_optimizer(device)
     from deepspeed.ops.adam import DeepSpeedCPUAdam
 
     first = own.param_groups[0]

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch import optim as torch_optim
 
 from portable.core.errors import CapabilityError, ConfigError
 from portable.device.protocol import Device, Dtype
@@ -22,11 +23,10 @@ from portable.parallel.strategies.deepspeed.engine import Engine, require_deepsp
 from portable.parallel.strategies.deepspeed.extension import load_file_access
 from portable.parallel.strategies.deepspeed.importer import import_settings
 from portable.parallel.strategies.deepspeed.optimizer import engine_optimizer
+from portable.parallel.strategies.deepspeed.rank import DATA, RankTable, mark_parts, sum_parts
 from portable.parallel.strategies.native import named_parameters
 from portable.parallel.strategies.peer import checked_group
 from portable.parallel.strategy import StepOptimizer
-
-_AXIS = "data"
 
 
 class DeepspeedStrategy:
@@ -44,14 +44,14 @@ class DeepspeedStrategy:
     ) -> None:
         require_deepspeed()
         config = import_settings(config, precision)
-        _check_layout(mesh)
+        _check_layout(config, mesh)
         _check_precision(config, precision)
         self.name = config.name
         self.config = config
         self.precision = precision
         self.mesh = mesh
         self.device = device
-        self.group = checked_group(self.name, _AXIS, mesh, device)
+        self.group = checked_group(self.name, DATA, mesh, device)
         self.parts: list[nn.Module] = []
         self._parameters: dict[str, nn.Parameter] = {}
         self._placements: dict[str, Placement] = {}
@@ -79,6 +79,8 @@ class DeepspeedStrategy:
                 parameter.data = parameter.data.float()
             self._parameters[name] = parameter
             self._placements[name] = placements.get(name, Placement(tuple(parameter.shape)))
+        mark_parts(self._parameters, self._placements, self.mesh)
+        sum_parts(self._parameters, self._placements, self.mesh, self.precision.reduce_dtype)
 
     def shards(self) -> list[ParameterShard]:
         """Return the model's own parameters, out of which the engine makes what it updates."""
@@ -97,9 +99,12 @@ class DeepspeedStrategy:
         Raises: ConfigError for an optimiser of other parts or another kind.
         """
         if "nvme" in (self.config.offload_optimizer.device, self.config.offload_param.device):
-            load_file_access()
-        stepped = engine_optimizer(optimizer, self.config)
-        self._engine = start_engine(self.parts[0], stepped, self.config, self.precision, self.group)
+            load_file_access(self.device)
+        stepped = engine_optimizer(optimizer, self.config, self.device)
+        self._engine = self._start(stepped, RankTable(self.mesh))
+        if self.config.stage in (1, 2):
+            # Its first step would link the state of the first group of parameters, and leave out the others'.
+            fragment.prepare(self._engine)
 
     def accumulate(self, *, last: bool) -> None:
         """Tell the engine where the step ends."""
@@ -108,7 +113,7 @@ class DeepspeedStrategy:
     def backward(self, loss: Tensor) -> None:
         """Run the backward pass so that gradients add up: stage 3 averages, which is undone here."""
         scale = self.group.size if self.config.stage == 3 else 1
-        self.engine.backward(loss * scale, scale_wrt_gas=False)
+        self._run_backward(loss * scale)
         self._has_gradients = True
 
     def reduce_gradients(self) -> None:
@@ -132,16 +137,28 @@ class DeepspeedStrategy:
         """Update, unless ``clip_grad_norm`` has."""
         self.clip_grad_norm(0.0)
 
+    def skip(self) -> None:
+        """Raises: CapabilityError; number formats that overflow are refused, so nobody calls."""
+        raise CapabilityError("strategy=deepspeed cannot drop a step: the engine has updated by then")
+
     @torch.no_grad()
     def publish(self) -> None:
         """Give the engine the weights that ``holdings`` handed out last."""
         if self._engine is None:
             return
         for shard in self._handed_out:
-            whole = gather_whole(shard.parameter.detach(), shard.placement, self.mesh)
+            whole = gather_whole(shard.parameter.detach(), self._inside(shard.name), self.mesh)
             fragment.write_weight(self._engine, self._parameters[shard.name], whole)
         fragment.publish(self._engine)
         self._handed_out = []
+
+    def held(self) -> dict[str, list[Tensor]]:
+        """Return the engine's buffers that are on the device; what is offloaded to a host is not."""
+        if self._engine is None:
+            return {}
+        kind = self._torch_device.type
+        tensors = fragment.held_tensors(self._engine)
+        return {name: [held for held in own if held.device.type == kind] for name, own in tensors.items()}
 
     @torch.no_grad()
     def state(self) -> dict[str, tuple[Tensor, ParameterShard | None]]:
@@ -157,7 +174,7 @@ class DeepspeedStrategy:
             found[f"optimizer/{name}/step"] = (step, None)
             for key in fragment.MOMENTS:
                 whole = fragment.read_moment(self.engine, parameter, key)
-                found[f"optimizer/{name}/{key}"] = (self._own_box(whole, shard), shard)
+                found[f"optimizer/{name}/{key}"] = (self._own_box(whole, name), shard)
         return found
 
     @torch.no_grad()
@@ -167,7 +184,7 @@ class DeepspeedStrategy:
         for name, parameter in self._parameters.items():
             if not parameter.requires_grad:
                 continue
-            placement = self._divided(name)
+            placement = self._inside(name)
             whole = gather_whole(self._to_device(state[f"model/{name}"]), placement, self.mesh)
             fragment.write_weight(self.engine, parameter, whole)
             for key in fragment.MOMENTS:
@@ -187,6 +204,13 @@ class DeepspeedStrategy:
             "zero_optimization": engine_document(self.config, self.precision)["zero_optimization"],
         }
 
+    def _start(self, optimizer: torch_optim.Optimizer, ranks: RankTable) -> Engine:
+        """Return the engine, checked."""
+        return start_engine(self.parts[0], optimizer, self.config, self.precision, ranks, self.device)
+
+    def _run_backward(self, loss: Tensor) -> None:
+        self.engine.backward(loss, scale_wrt_gas=False)
+
     @property
     def _torch_device(self) -> torch.device:
         return self.device.torch_device(self.group.local_rank)
@@ -202,34 +226,46 @@ class DeepspeedStrategy:
             for name, parameter in self._parameters.items()
         ]
 
-    def _divided(self, name: str) -> Placement:
-        """Return where this rank's part lies: the engine's own parts are no boxes, so values go by ours."""
-        placement = self._placements[name]
-        return placement.cut(0, _AXIS) if placement.shape else placement
+    def _inside(self, name: str) -> Placement:
+        """Return where this rank's part lies in what the ranks of the engine hold between them: a parameter,
+        or a tensor-parallel part of one. The engine's own parts are no boxes, so values go by ours.
+        """
+        return _divided(Placement(fragment.whole_shape(self._parameters[name])))
 
     def _part(self, name: str) -> ParameterShard:
         """Return this rank's part of a weight, a copy."""
         parameter = self._parameters[name]
-        placement = self._divided(name)
-        shard = ParameterShard(name, parameter, placement)
-        part = self._own_box(fragment.read_weight(self.engine, parameter), shard)
-        return ParameterShard(name, nn.Parameter(part, parameter.requires_grad), placement)
+        part = self._own_box(fragment.read_weight(self.engine, parameter), name)
+        owned = nn.Parameter(part, parameter.requires_grad)
+        return ParameterShard(name, owned, _divided(self._placements[name]))
 
-    def _own_box(self, whole: Tensor, shard: ParameterShard) -> Tensor:
-        return shard.placement.extent(self.mesh).of(whole).clone()
+    def _own_box(self, whole: Tensor, name: str) -> Tensor:
+        return self._inside(name).extent(self.mesh).of(whole).clone()
 
     def _to_device(self, part: Tensor) -> Tensor:
         return part.to(self._torch_device)
 
 
-def _check_layout(mesh: Mesh) -> None:
+def _divided(placement: Placement) -> Placement:
+    return placement.cut(0, DATA) if placement.shape else placement
+
+
+def _check_layout(config: DeepspeedConfig, mesh: Mesh) -> None:
     """Raises: ConfigError for axes that the engine does not know of."""
-    used = [axis for axis in ("pp", "tp", "ep") if mesh.layout.size(axis) > 1]
-    if used:
+    reasons = {
+        "pp": "runs stages by a pipeline of its own only",
+        "ep": "adds up all gradients over the same ranks, and an expert's come from others",
+    }
+    for axis, reason in reasons.items():
+        if mesh.layout.size(axis) > 1:
+            raise ConfigError(
+                f"strategy=deepspeed {reason}, but the layout is {mesh.layout}; leave {axis} at 1 (tp and cp "
+                "go), or use strategy=zero1, zero2 or fsdp, which go with every axis"
+            )
+    if mesh.layout.tp > 1 and config.zero_hpz_partition_size > 1:
         raise ConfigError(
-            f"strategy=deepspeed divides a model over ranks that all hold the same one, but the layout is "
-            f"{mesh.layout}; leave {', '.join(used)} at 1 (context parallelism goes), or use strategy=zero1, "
-            "zero2 or fsdp, which go with every axis"
+            f"strategy.zero_hpz_partition_size={config.zero_hpz_partition_size} joins neighbours, which hold "
+            f"different parts in the layout {mesh.layout}; use 1, or leave tp at 1"
         )
 
 

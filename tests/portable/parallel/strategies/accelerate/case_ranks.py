@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator, DeepSpeedPlugin, FullyShardedDataParallelPlugin
 from accelerate.state import AcceleratorState
 from torch import nn
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from portable.core.errors import PortableError
 from portable.device.protocol import Dtype
@@ -19,11 +20,13 @@ from portable.parallel.runtime import Runtime
 from portable.parallel.strategies.accelerate.config import AccelerateConfig
 from portable.parallel.strategies.accelerate.join import check_joined, check_prepared
 from portable.testing.runtime import make_runtime, with_strategy
-from portable.testing.strategy.case import _train
+from portable.testing.strategy.case import train
 from portable.testing.strategy.tiny import RowSource, TinyModel, train_config, workspace
 from portable.train.config import MuonConfig
 from portable.train.next_token import next_token_loss
 from portable.train.trainer import Trainer
+
+OF_STAGE = ("ddp", "zero1", "zero2", "zero3")
 
 
 def run(backend_name: str, folder: str, plugin: str) -> dict[str, Any]:
@@ -33,16 +36,35 @@ def run(backend_name: str, folder: str, plugin: str) -> dict[str, Any]:
     own = with_strategy(first, {"ddp": "ddp", "fsdp2": "fsdp"}[plugin])
     muon = MuonConfig(iteration_dtype=Dtype.fp32)
     report: dict[str, Any] = {
-        "own": _train(own, folder),
-        "own_muon": _train(own, folder, optim=muon),
-        "trained": _train(runtime, folder),
-        "muon": _train(runtime, folder, optim=muon),
-        "again": _train(runtime, folder)["hash"],
+        "own": train(own, folder),
+        "own_muon": train(own, folder, optim=muon),
+        "trained": train(runtime, folder),
+        "muon": train(runtime, folder, optim=muon),
+        "again": train(runtime, folder)["hash"],
         "resumed": _resumed(runtime, own, folder),
         "environment": sorted(name for name in os.environ if name.startswith(("ACCELERATE_", "FSDP_"))),
     }
     if plugin == "ddp":
         report["faults"] = {name: _message(plant, runtime) for name, plant in FAULTS.items()}
+    first.group.close()
+    return report
+
+
+def stages(backend_name: str, folder: str, *asked: str) -> dict[str, Any]:
+    """Train at DeepSpeed's stages through accelerate and under our own counterparts."""
+    first = make_runtime(backend_name, "ddp")
+    report: dict[str, Any] = {}
+    for stage in asked:
+        runtime = with_strategy(first, "accelerate", plugin="deepspeed", stage=int(stage))
+        own = with_strategy(first, OF_STAGE[int(stage)])
+        report[stage] = {
+            "own": train(own, folder),
+            "trained": train(runtime, folder),
+            "again": train(runtime, folder)["hash"],
+            "resumed": _resumed(runtime, own, folder),
+        }
+    report["tells transformers"] = is_deepspeed_zero3_enabled()
+    report["environment"] = sorted(name for name in os.environ if name.startswith("ACCELERATE_"))
     first.group.close()
     return report
 
@@ -109,11 +131,11 @@ def _fsdp_alone(runtime: Runtime) -> None:
 
 def _deepspeed_on_cpu(runtime: Runtime) -> None:
     accelerator = Accelerator(cpu=True, deepspeed_plugin=DeepSpeedPlugin(zero_stage=1))
-    _check(accelerator, "fsdp2", runtime)
+    _check(accelerator, "deepspeed", runtime)
 
 
 def _deepspeed_alone(runtime: Runtime) -> None:
-    _check(Accelerator(cpu=False, deepspeed_plugin=DeepSpeedPlugin(zero_stage=1)), "ddp", runtime)
+    _check(Accelerator(cpu=False, deepspeed_plugin=DeepSpeedPlugin(zero_stage=1)), "deepspeed", runtime)
 
 
 def _ddp_alone(runtime: Runtime) -> None:

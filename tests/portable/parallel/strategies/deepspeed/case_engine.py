@@ -13,7 +13,9 @@ from portable.core.errors import PortableError
 from portable.device.protocol import Dtype
 from portable.parallel.config import ParallelConfig, PrecisionConfig
 from portable.parallel.runtime import Runtime
+from portable.parallel.strategies.deepspeed.config import OffloadOptimizerConfig, OffloadParamConfig
 from portable.parallel.strategies.deepspeed.engine import check_engine
+from portable.parallel.strategies.deepspeed.rank import RankTable
 from portable.testing.runtime import make_runtime, with_strategy
 from portable.testing.strategy.tiny import RowSource, TinyModel, train_config, weights_hash, workspace
 from portable.train.config import CheckpointConfig, MuonConfig
@@ -40,33 +42,55 @@ def run(folder: str) -> dict[str, Any]:
             **{str(stage): _train(_engine(first, stage, NARROW), folder, 1.0) for stage in STAGES[1:]},
         },
         "resume": {str(stage): _resume(first, stage, Path(folder)) for stage in STAGES},
+        "memory": {
+            f"{name}, {stage}": _memory(_engine(first, stage, precision), folder)
+            for name, precision in (("fp32", None), ("bf16", NARROW))
+            for stage in STAGES
+            if stage or precision is None
+        },
         "faults": {name: _message(plant, first) for name, plant in _FAULTS.items()},
     }
     first.group.close()
     return report
 
 
-def offloaded(folder: str, *devices: str) -> dict[str, Any]:
+# stage, where the optimiser's state lives, where parameters live
+OFFLOADS: dict[str, tuple[tuple[int, str, str], ...]] = {
+    "cpu": (
+        (1, "cpu", "none"),
+        (2, "cpu", "none"),
+        (3, "cpu", "none"),
+        (3, "cpu", "cpu"),
+        (3, "none", "cpu"),
+    ),
+    "nvme": (
+        (3, "nvme", "none"),
+        (3, "nvme", "cpu"),
+        (3, "nvme", "nvme"),
+        (3, "cpu", "nvme"),
+        (3, "none", "nvme"),
+    ),
+}
+
+
+def offloaded(folder: str, kind: str) -> dict[str, Any]:
     """Train with state on the host or on a disk."""
     first = make_runtime("cpu", "ddp")
     report: dict[str, Any] = {"ddp": _train(first, folder, 0.1)}
-    for device in devices:
-        place = {"device": device, "nvme_path": folder if device == "nvme" else "", "pin_memory": False}
-        for stage in (2, 3) if device == "cpu" else (3,):
-            report[f"{device}, {stage}"] = _train(
-                _engine(first, stage, **_offload(stage, place)), folder, 0.1
-            )
+    for stage, optimizer, parameters in OFFLOADS[kind]:
+        runtime = _engine(
+            first,
+            stage,
+            offload_optimizer=OffloadOptimizerConfig(**_place(optimizer, folder)),
+            offload_param=OffloadParamConfig(**_place(parameters, folder), buffer_size=10_000),
+        )
+        report[f"{stage}, {optimizer}, {parameters}"] = _train(runtime, folder, 0.1)
     first.group.close()
     return report
 
 
-def _offload(stage: int, place: dict[str, Any]) -> dict[str, Any]:
-    from portable.parallel.strategies.deepspeed.config import OffloadOptimizerConfig, OffloadParamConfig
-
-    settings: dict[str, Any] = {"offload_optimizer": OffloadOptimizerConfig(**place)}
-    if stage == 3:
-        settings["offload_param"] = OffloadParamConfig(**place, buffer_size=10_000)
-    return settings
+def _place(device: str, folder: str) -> dict[str, Any]:
+    return {"device": device, "nvme_path": folder if device == "nvme" else "", "pin_memory": False}
 
 
 def _engine(
@@ -105,6 +129,23 @@ def _train(runtime: Runtime, folder: str, max_grad_norm: float) -> dict[str, Any
         "norms": [float(result.grad_norm) for result in results],
         "weights": {name: tensor.flatten().tolist() for name, tensor in weights.items()},
     }
+
+
+def _memory(runtime: Runtime, folder: str) -> dict[str, float]:
+    """Return bytes a parameter of every class, after a step."""
+    model = TinyModel(num_blocks=8, vocab=256)
+    size = sum(parameter.numel() for parameter in model.parameters())
+    trainer = Trainer(
+        model,
+        next_token_loss,
+        RowSource(2, ACCUMULATED, runtime.group.rank, runtime.group.size),
+        train_config(STEPS),
+        runtime,
+        workspace(Path(folder)),
+    )
+    trainer.train_step(trainer.source.next_batches())
+    values = trainer._memory.read()
+    return {name: values[f"memory_{name}_bytes"] / size for name in ("parameters", "gradients", "optimizer")}
 
 
 def _resume(first: Runtime, stage: int, folder: Path) -> dict[str, Any]:
@@ -155,13 +196,14 @@ def _looked_at(**changes: Any) -> Callable[[Runtime], None]:
         trainer = _trainer(_engine(runtime, 2), Path("unused"))
         strategy = trainer.model.strategy
         seen = SimpleNamespace(**{name: getattr(strategy.engine, name) for name in _SEEN} | changes)
-        check_engine(seen, strategy.config, strategy.precision, strategy.group)
+        ranks = RankTable(runtime.mesh)
+        check_engine(seen, strategy.config, strategy.precision, ranks, runtime.device)
 
     return plant
 
 
 _SEEN = (
-    *("zero_optimization_stage", "dp_world_size", "data_parallel_group", "get_data_types"),
+    *("zero_optimization_stage", "seq_data_parallel_group", "mp_world_size", "get_data_types"),
     *("gradient_clipping", "optimizer"),
 )
 
@@ -170,9 +212,19 @@ def _muon(runtime: Runtime) -> None:
     _trainer(_engine(runtime, 2), Path("unused"), optim=MuonConfig())
 
 
-def _tensor_parallel(runtime: Runtime) -> None:
-    parallel = ParallelConfig(tensor_parallel_degree=2)
-    with_strategy(runtime, "deepspeed", parallel=parallel).new_strategy()
+def _other_ranks(runtime: Runtime) -> None:
+    """Look at an engine over all ranks where each was to be alone."""
+    trainer = _trainer(_engine(runtime, 2), Path("unused"))
+    strategy = trainer.model.strategy
+    alone = with_strategy(runtime, "ddp", parallel=ParallelConfig(tensor_parallel_degree=2)).mesh
+    check_engine(strategy.engine, strategy.config, strategy.precision, RankTable(alone), runtime.device)
+
+
+def _other_device(runtime: Runtime) -> None:
+    trainer = _trainer(_engine(runtime, 2), Path("unused"))
+    strategy = trainer.model.strategy
+    device = SimpleNamespace(torch_type="meta")
+    check_engine(strategy.engine, strategy.config, strategy.precision, RankTable(runtime.mesh), device)
 
 
 def _narrow_stage_0(runtime: Runtime) -> None:
@@ -191,12 +243,13 @@ def _narrow_weights(runtime: Runtime) -> None:
 _FAULTS: dict[str, Callable[[Runtime], None]] = {
     "class": _looked_at(),  # a SimpleNamespace is no engine
     "stage": _looked_at(zero_optimization_stage=lambda: 1),
-    "ranks": _looked_at(dp_world_size=1),
+    "copies": _looked_at(mp_world_size=2),
     "format": _looked_at(get_data_types=lambda: (Dtype.bf16.torch(), None)),
     "clipping": _looked_at(gradient_clipping=lambda: 1.0),
     "optimiser": _looked_at(optimizer=nn.Identity()),
     "muon": _muon,
-    "tensor parallel": _tensor_parallel,
+    "ranks": _other_ranks,
+    "device": _other_device,
     "bf16 at stage 0": _narrow_stage_0,
     "bf16 weights": _narrow_weights,
     "fp16": _half,

@@ -106,6 +106,59 @@ def test_all_that_is_not_honoured_is_in_one_error(tmp_path: Path):
         assert part in text
 
 
+def test_values_of_another_kind_are_listed(tmp_path: Path):
+    document = {
+        "zero_optimization": {
+            "stage": 2.5,
+            "reduce_bucket_size": "5e8",
+            "overlap_comm": "yes",
+            "reduce_scatter": 1,
+            "sub_group_size": float("inf"),
+            "prefetch_bucket_size": 10,
+            "stage3_prefetch_bucket_size": 20,
+            "offload_optimizer": {"device": "nvme"},
+            "offload_param": "cpu",
+        },
+        "aio": {"thread_count": 1, "intra_op_parallelism": 2},
+        "data_types": "fp32",
+        "gradient_compression": None,
+    }
+    with pytest.raises(ConfigError) as caught:
+        import_settings(imported(tmp_path, document), WIDE)
+    text = str(caught.value)
+    for part in (
+        "11 things",
+        "zero_optimization.stage=2.5 is no int",
+        "zero_optimization.reduce_bucket_size='5e8' is no int",
+        "zero_optimization.overlap_comm='yes' is no bool",
+        "zero_optimization.reduce_scatter=1 is no bool",
+        "zero_optimization.sub_group_size=inf is no int",
+        "zero_optimization.stage3_prefetch_bucket_size says again",
+        "nvme_path=FOLDER",
+        "zero_optimization.offload_param is no object",
+        "aio.intra_op_parallelism says again",
+        "data_types is no object",
+        "gradient_compression has no counterpart",
+    ):
+        assert part in text
+
+
+def test_a_key_that_is_given_twice_is_refused(tmp_path: Path):
+    path = tmp_path / "ds.json"
+    path.write_text('{"zero_optimization": {"stage": 1, "stage": 3}}')
+    with pytest.raises(ConfigError, match="gives the key stage twice"):
+        import_settings(DeepspeedConfig(config_file=str(path)), WIDE)
+
+
+def test_a_batch_that_differs_from_step_to_step_is_left_open(tmp_path: Path):
+    facts = replace(FACTS, grad_accum_steps=None)
+    written = to_json(DeepspeedConfig(), WIDE, facts)
+    assert not {"train_batch_size", "gradient_accumulation_steps"} & written.keys()
+    check_training(imported(tmp_path, written), facts)
+    with pytest.raises(ConfigError, match="train_batch_size=24, but global_batch_size=other in every step"):
+        check_training(imported(tmp_path, written | {"train_batch_size": 24}), facts)
+
+
 @pytest.mark.parametrize(
     ("document", "text"),
     [
