@@ -30,8 +30,13 @@ setup() {
 # Four devices, as the largest case of the contract has four ranks. Slow tests run too: lost and stalled ranks,
 # third-party scripts and the chain are what the emulator is for. The contract's are a process of their own.
 run_tests() {
-    "$VENV/bin/python" -m backends.ascend.emulation.run --memory 4GiB --devices 4 -- \
-        python -m pytest --backend ascend -m 'not device' tests/backends/ascend tests/contract "$@"
+    emulated python -m pytest --backend ascend -m 'not device' tests/backends/ascend tests/contract "$@"
+    # Of the strategies' own tests only those about the chip: the others expect a machine without one.
+    emulated python -m pytest -m ascend_emulation tests/portable/parallel/strategies "$@"
+}
+
+emulated() {
+    "$VENV/bin/python" -m backends.ascend.emulation.run --memory 4GiB --devices 4 -- "$@"
 }
 
 case ${1:-all} in

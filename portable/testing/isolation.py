@@ -70,9 +70,9 @@ class ParentSide:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Put the tests of backends behind the ordinary ones, backend by backend."""
+        """Put the tests of backends before the ordinary ones, backend by backend: they take longest."""
         names = {name: place for place, name in enumerate(dict.fromkeys(map(backend_of, items)))}
-        items.sort(key=lambda item: (backend_of(item) is not None, names[backend_of(item)]))
+        items.sort(key=lambda item: (backend_of(item) is None, names[backend_of(item)]))
         self._waiting = [item for item in items if backend_of(item) is not None]
 
     @pytest.hookimpl(tryfirst=True)

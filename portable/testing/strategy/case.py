@@ -26,14 +26,14 @@ def run(backend_name: str, folder: str, *strategies: str) -> dict[str, Any]:
     for name in strategies:
         parallel = ParallelConfig(data_parallel_replicate_degree=2) if name == HSDP else ParallelConfig()
         runtime = with_strategy(first, name, parallel=parallel)
-        report[name] = _train(runtime, folder)
-        report[name]["again"] = _train(runtime, folder)["hash"]
-        report[name]["muon"] = _train(runtime, folder, optim=MuonConfig(iteration_dtype=Dtype.fp32))
+        report[name] = train(runtime, folder)
+        report[name]["again"] = train(runtime, folder)["hash"]
+        report[name]["muon"] = train(runtime, folder, optim=MuonConfig(iteration_dtype=Dtype.fp32))
     first.group.close()
     return report
 
 
-def _train(runtime: Runtime, folder: str, **changes: Any) -> dict[str, Any]:
+def train(runtime: Runtime, folder: str, **changes: Any) -> dict[str, Any]:
     """Ranks start from different weights; the strategy must make them one model."""
     group = runtime.group
     trainer = Trainer(

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
+from portable.core.errors import ConfigError
 from portable.device.backend import Backend
+from portable.parallel.build import check_strategy
 from portable.testing.process import run_processes
 from portable.testing.requirement import need_devices
+from portable.testing.runtime import STRATEGIES, make_runtime
+from portable.testing.selection import hardware_of
 from portable.testing.strategy.case import HSDP
 
 CASE = "portable.testing.strategy.case:run"
-OF_TWO = ("ddp", "zero1", "zero2", "zero3", "fsdp")
+OF_TWO = ("ddp", "zero1", "zero2", "zero3", "fsdp", "accelerate")
+OTHERS = ("accelerate", "deepspeed")  # other projects' engines, which not every device has
+KEEP_WHOLE = ("ddp", "accelerate")
 DIVIDE_PARAMETERS = ("zero3", "fsdp", HSDP)
 
 Reports = list[dict[str, Any]]
@@ -28,7 +35,8 @@ def alone(backend_name: str, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 def two(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Reports:
     need_devices(backend.name, 2)
     folder = tmp_path_factory.mktemp("two")
-    return run_processes(CASE, 2, folder, backend.name, str(folder), *OF_TWO)
+    usable = [name for name in OF_TWO if not _reason(backend, name)]
+    return run_processes(CASE, 2, folder, backend.name, str(folder), *usable, timeout_s=400.0)
 
 
 @pytest.fixture(scope="session")
@@ -40,9 +48,27 @@ def four(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Reports:
 
 @pytest.fixture(params=(*OF_TWO, pytest.param(HSDP, marks=pytest.mark.slow)))
 def spread(request: pytest.FixtureRequest, backend: Backend) -> Reports:
-    assert backend.device().capability().strategies[request.param] == ""
+    if request.param in OTHERS and (reason := _reason(backend, request.param)):
+        pytest.skip(f"{backend.name} refuses strategy={request.param}, which is tested: {reason}")
+    assert _reason(backend, request.param) == ""
     reports = request.getfixturevalue("four" if request.param == HSDP else "two")
     return [report[request.param] for report in reports]
+
+
+def _reason(backend: Backend, strategy: str) -> str:
+    return backend.device().capability().strategies[strategy]
+
+
+@pytest.mark.parametrize("strategy", OTHERS)
+def test_what_another_project_cannot_do_here_is_refused_with_the_reason(
+    backend: Backend, strategy: str
+) -> None:
+    reason = _reason(backend, strategy)
+    if not reason:
+        check_strategy(STRATEGIES[strategy](), backend.device().capability(), hardware_of(backend))
+        return
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        make_runtime(backend.name, strategy)
 
 
 def test_losses_and_gradient_norms_are_those_of_one_process(alone: dict[str, Any], spread: Reports) -> None:
@@ -81,7 +107,7 @@ def test_the_description_says_what_was_set_up(
         described = report["described"]
         assert described["world_size"] == len(spread)
         assert described["communicator"] == backend.device().capability().communicator
-        if described["name"] != "ddp":
+        if described["name"] not in KEEP_WHOLE:
             assert described["shard_size"] == 2
 
 
@@ -90,7 +116,7 @@ def test_what_should_be_divided_is(alone: dict[str, Any], spread: Reports) -> No
     name = spread[0]["described"]["name"]
     for kind, divides in (
         ("computing_numel", name in DIVIDE_PARAMETERS),
-        ("updated_numel", name != "ddp"),
+        ("updated_numel", name not in KEEP_WHOLE),
     ):
         held = [report[kind] for report in spread]
         if divides:
