@@ -50,24 +50,19 @@ def find_departure(
     trial: Trial, runtime: Runtime, optim: OptimConfig, bars: Bars
 ) -> tuple[Departure | None, int]:
     """Run the first step once more, watched; return the first departure of all ranks, and how many calls of
-    modules were compared. All ranks call, and get the same.
+    modules were compared. All ranks call, and get the same. Of a model of transformers only gradients of
+    parameters are compared: which part of what its modules make a rank has, nobody has said.
     """
     readers = runtime.readers.size
     right, own = Watch(), Watch()
-    expected = train(trial, alone(runtime), optim, readers=readers, steps=1, watch=right)
-    found = train(trial, runtime, optim, readers=readers, steps=1, watch=own)
-    with torch.device("meta"):
-        places = Places(Decoder(trial.model, runtime.kernels), trial, runtime)
+    is_ours = trial.foreign is None
+    expected = train(trial, alone(runtime), optim, readers=readers, steps=1, watch=right if is_ours else None)
+    found = train(trial, runtime, optim, readers=readers, steps=1, watch=own if is_ours else None)
     departures: list[Departure] = []
     compared = 0
-    for phase, whole, parts in (
-        (FORWARD, right.outputs, own.outputs),
-        (BACKWARD, right.gradients, own.gradients),
-    ):
-        for key, place in _order(whole).items():
-            for verdict in _compare(key, place, phase, whole, parts, places, runtime, bars):
-                compared += 1
-                departures += [verdict] if verdict.problem or not verdict.difference <= bars.gradient else []
+    for verdict in _modules(trial, runtime, bars, right, own) if is_ours else ():
+        compared += 1
+        departures += [verdict] if verdict.problem or not verdict.difference <= bars.gradient else []
     departures += _parameters(expected, found, bars, runtime.group.rank)
     phases = [FORWARD, BACKWARD, PARAMETER]
     first = min(departures, key=lambda found: (phases.index(found.phase), found.place), default=None)
@@ -77,6 +72,18 @@ def find_departure(
         all_first, key=lambda found: (phases.index(found.phase), found.place, found.rank), default=None
     )
     return earliest, sum(count for _, count in told)
+
+
+def _modules(trial: Trial, runtime: Runtime, bars: Bars, right: Watch, own: Watch) -> Iterator[Departure]:
+    """Yield a verdict for every result that this rank has computed, and for the gradients at them."""
+    with torch.device("meta"):
+        places = Places(Decoder(trial.model, runtime.kernels), trial, runtime)
+    for phase, whole, parts in (
+        (FORWARD, right.outputs, own.outputs),
+        (BACKWARD, right.gradients, own.gradients),
+    ):
+        for key, place in _order(whole).items():
+            yield from _compare(key, place, phase, whole, parts, places, runtime, bars)
 
 
 def _order(whole: dict[Key, Tensor]) -> dict[tuple[str, str], int]:

@@ -29,6 +29,15 @@ class Verdict:
 def certify(trial: Trial, runtime: Runtime, optim: OptimConfig, steps: int) -> Verdict:
     """Train the trial on all ranks, and on each rank alone; all ranks call, and get the same verdict."""
     runtime = replace(runtime, parallel=trial.parallel)
+    verdict = Verdict(compare(trial, runtime, optim, steps))
+    if verdict.agrees:
+        return verdict
+    departure, compared = find_departure(trial, runtime, optim, bars_of(runtime.precision.compute_dtype))
+    return replace(verdict, departure=departure, num_compared=compared)
+
+
+def compare(trial: Trial, runtime: Runtime, optim: OptimConfig, steps: int) -> list[Line]:
+    """Return the comparisons alone, each the worst of all ranks, which call together."""
     bars, rank, readers = bars_of(runtime.precision.compute_dtype), runtime.group.rank, runtime.readers.size
     expected = train(trial, alone(runtime), optim, readers=readers, steps=steps)
     found = train(trial, runtime, optim, readers=readers, steps=steps)
@@ -38,12 +47,7 @@ def certify(trial: Trial, runtime: Runtime, optim: OptimConfig, steps: int) -> V
     losses = [alone_losses for _, alone_losses in told]
     apart = max(abs(a - b) for own in losses for a, b in zip(own, losses[0], strict=True))
     lines = [Line("one process, the same on every rank", apart, bars.loss)]
-    lines += _worst([line for own, _ in told for line in own])
-    verdict = Verdict(lines)
-    if verdict.agrees:
-        return verdict
-    departure, compared = find_departure(trial, runtime, optim, bars)
-    return replace(verdict, departure=departure, num_compared=compared)
+    return lines + _worst([line for own, _ in told for line in own])
 
 
 def _worst(lines: list[Line]) -> list[Line]:

@@ -32,6 +32,7 @@ class Certificate:
             "departure": None if verdict.departure is None else asdict(verdict.departure),
             "model": _sizes(self.trial.model),
             "asked_model": _sizes(self.asked),
+            "computed_by": "portable" if self.trial.foreign is None else "transformers",
             **self.circumstances,
         }
 
@@ -48,7 +49,7 @@ class Certificate:
             f"  layout     {facts['layout']}, strategy={facts['strategy']}, {facts['precision']}",
             f"  processes  {facts['world_size']} on {facts['hardware']} ({facts['device']['name']}), "
             "against one of them alone",
-            f"  model      {_describe(self.trial.model)}",
+            f"  model      {self._computes}{_describe(self.trial.model)}",
         ]
         if self.trial.model != self.asked:
             head.append(f"             in the place of {_describe(self.asked)}")
@@ -62,12 +63,19 @@ class Certificate:
         ]
         return "\n".join([*head, *rows, "", *self._conclusion()])
 
+    @property
+    def _computes(self) -> str:
+        foreign = self.trial.foreign
+        return "" if foreign is None else f"{foreign['model_type']}, computed by transformers; "
+
     def _conclusion(self) -> list[str]:
         verdict = self.verdict
         if verdict.agrees:
             rest = "" if all(line.compared for line in verdict.lines) else ", as far as it was compared"
             return [f"The layout computes what one process computes{rest}."]
         if verdict.departure is None:
+            if self.trial.foreign is not None:
+                return ["The layout departs; modules of transformers are not searched, its gradients agree."]
             return [
                 "The layout departs, but in its first step no module does nor any gradient "
                 f"({verdict.num_compared} calls compared): look at the loss's normalisation, the update and "

@@ -50,12 +50,17 @@ class Rows:
 
 
 def make_batch(samples: Sequence[int], seq_len: int, vocab_size: int) -> Batch:
-    """Return rows by their numbers, each of one or two documents; 1 to 5 of every 5 targets are learnt."""
+    """Return rows by their numbers, each of one or two documents.
+
+    1 to 5 of every 5 targets are learnt, and of the last 4 of every 16 rows none: a micro-batch, or all that
+    a reader has in a step, may be without a target.
+    """
     ids, weights, positions, bounds = [], [], [], [0]
     for place, sample in enumerate(samples):
         stream = torch.Generator().manual_seed(derive_seed(0, "certificate", sample))
         ids.append(torch.randint(vocab_size, (seq_len + 1,), generator=stream))
-        weights.append((torch.arange(seq_len) % 5 <= sample % 5).float())
+        learnt = torch.arange(seq_len) % 5 <= sample % 5
+        weights.append(learnt.float() * (sample % 16 < 12))
         border = sample * 7 % seq_len
         positions.append(torch.cat([torch.arange(border), torch.arange(seq_len - border)]))
         bounds += [place * seq_len + border] * bool(border) + [(place + 1) * seq_len]

@@ -7,9 +7,11 @@ head, tied or not, which layers have experts, latent attention, prediction of fu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
+from portable.certificate.foreign import resized
 from portable.core.errors import ConfigError
 from portable.model.config import MlaConfig, ModelConfig, MoeConfig
 from portable.parallel.check import check_layout
@@ -22,17 +24,29 @@ _MOST_LAYERS_A_STAGE = 2
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What is run: a model, and rows of ``seq_len`` tokens; how it divides is ``parallel``."""
+    """What is run: a model, and rows of ``seq_len`` tokens; how it divides is ``parallel``.
+
+    ``foreign`` is the config.json of a model of transformers that is run instead; ``model`` then holds its
+    sizes.
+    """
 
     model: ModelConfig
     parallel: ParallelConfig
     seq_len: int
     rows: int  # of a micro-batch
     num_micro_batches: int  # a step and reader
+    foreign: Mapping[str, Any] | None = None  # Any: JSON values
 
 
-def make_trial(model: ModelConfig, parallel: ParallelConfig, *, seq_len: int, full: bool) -> Trial:
-    """Return the trial of a user's model, whole if ``full``.
+def make_trial(
+    model: ModelConfig,
+    parallel: ParallelConfig,
+    *,
+    seq_len: int,
+    full: bool,
+    foreign: Mapping[str, Any] | None = None,  # Any: JSON values
+) -> Trial:
+    """Return the trial of a user's model, whole if ``full``; see ``Trial`` for ``foreign``.
 
     Raises: ConfigError if the user's own sizes do not go with the layout, as training would.
     """
@@ -40,7 +54,7 @@ def make_trial(model: ModelConfig, parallel: ParallelConfig, *, seq_len: int, fu
     check_layout(parallel, model, seq_len=seq_len, num_micro_batches=count)
     rows = 3 if parallel.tensor_parallel_mode == "1d" else 5  # odd: some layouts fill them up
     if full:
-        return Trial(model, parallel, seq_len, rows, count)
+        return Trial(model, parallel, seq_len, rows, count, foreign)
     layers = _layers(model, parallel)
     small = replace(parallel, pipeline_parallel_layers_per_stage=layers)
     length = _seq_len(seq_len, parallel)
@@ -49,7 +63,8 @@ def make_trial(model: ModelConfig, parallel: ParallelConfig, *, seq_len: int, fu
             check_layout(small, candidate, seq_len=length, num_micro_batches=count)
         except ConfigError:
             continue
-        return Trial(candidate, small, length, rows, count)
+        cut = None if foreign is None else resized(foreign, candidate)
+        return Trial(candidate, small, length, rows, count, cut)
     raise ConfigError("no smaller model divides as this one does; add --full to run it as it is")
 
 

@@ -17,7 +17,10 @@ from portable.certificate.watch import Watch
 from portable.collective.local import LocalGroup
 from portable.core.workspace import Workspace
 from portable.device.protocol import Dtype
+from portable.kernel.registry import KernelSet
 from portable.model.decoder import Decoder
+from portable.model.head import HeadedModel
+from portable.model.hf.folder import bare_hf
 from portable.model.init import initial_value
 from portable.parallel.build import STRATEGIES
 from portable.parallel.config import ParallelConfig, SingleConfig
@@ -26,6 +29,7 @@ from portable.parallel.layout import Layout
 from portable.parallel.mesh import Mesh
 from portable.parallel.placement import Extent
 from portable.parallel.runtime import Runtime
+from portable.parallel.spread import Fill
 from portable.parallel.strategy import Strategy
 from portable.train.config import (
     CheckpointConfig,
@@ -70,6 +74,29 @@ def alone(runtime: Runtime) -> Runtime:
     )
 
 
+def build(trial: Trial, kernels: KernelSet) -> tuple[HeadedModel, Fill]:
+    """Return the model on the meta device, a decoder of ours or one of transformers, and what fills it, which
+    depends on names and shapes alone.
+    """
+    model, buffers = _empty(trial, kernels)
+
+    def fill(name: str, shape: tuple[int, ...], extent: Extent) -> Tensor:
+        known = buffers.get(name)
+        return extent.of(initial_value(trial.model, name, shape, SEED) if known is None else known)
+
+    return model, fill
+
+
+def _empty(trial: Trial, kernels: KernelSet) -> tuple[HeadedModel, dict[str, Tensor]]:
+    if trial.foreign is None:
+        with torch.device("meta"):
+            return Decoder(trial.model, kernels), {}
+    from transformers import AutoConfig
+
+    model, buffers, _ = bare_hf(AutoConfig.for_model(**trial.foreign), kernels)
+    return model, buffers
+
+
 def train(
     trial: Trial,
     runtime: Runtime,
@@ -83,12 +110,7 @@ def train(
 
     With a ``watch``, only the first step is run and watched. All ranks of the runtime call.
     """
-    with torch.device("meta"):
-        model = Decoder(trial.model, runtime.kernels)
-
-    def fill(name: str, shape: tuple[int, ...], extent: Extent) -> Tensor:
-        return extent.of(initial_value(trial.model, name, shape, SEED))
-
+    model, fill = build(trial, runtime.kernels)
     source = Rows(trial, runtime.readers.rank, runtime.readers.size, readers)
     run = Run()
     seen: list[Strategy] = []

@@ -20,6 +20,8 @@ and compare losses, gradient norms, every gradient, scores and weights. Where th
 module.
 
 OVERRIDES are those of portable pretrain: model=NAME parallel.tp=2 strategy=fsdp precision=bf16 optim=muon ...
+model_path=FOLDER takes the shape of a model folder (its weights are drawn anew); with
+model_source=transformers, or where we lack its formulas, transformers' code computes.
 Without a launcher, the command starts the processes itself, on hardware=cpu unless you name other; under
 torchrun or srun, every rank runs it, on the hardware at hand.
 
@@ -67,6 +69,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
 
 def _start(arguments: list[str], options: argparse.Namespace) -> int:
     """Check what can be told at once, and run this very command in as many processes as the layout needs."""
+    from portable.certificate.foreign import asked_model
     from portable.certificate.shrink import make_trial
     from portable.certificate.world import fitting_world, run_world
     from portable.config.load import load
@@ -83,13 +86,15 @@ def _start(arguments: list[str], options: argparse.Namespace) -> int:
             "strategy for several, e.g. strategy=ddp"
         )
     make_layout(job.parallel, strategy, world)
-    make_trial(job.model, job.parallel, seq_len=job.seq_len, full=options.full)
+    asked = asked_model(job.model, job.model_path, job.model_source)
+    make_trial(asked.model, job.parallel, seq_len=job.seq_len, full=options.full, foreign=asked.foreign)
     return run_world(["verify", "parallel", *arguments, *extra], world)
 
 
 def _certify(options: argparse.Namespace) -> int:
     """Be one of the ranks; the first prints."""
     from portable.certificate.certify import certify
+    from portable.certificate.foreign import asked_model
     from portable.certificate.report import make_certificate
     from portable.certificate.shrink import make_trial
     from portable.config.load import load
@@ -100,7 +105,10 @@ def _certify(options: argparse.Namespace) -> int:
     from portable.job.machine import Machine
 
     job = load("pretrain", resolve_auto(options.overrides, detect_hardware), options.config_dir)
-    trial = make_trial(job.model, job.parallel, seq_len=job.seq_len, full=options.full)
+    asked = asked_model(job.model, job.model_path, job.model_source)
+    trial = make_trial(
+        asked.model, job.parallel, seq_len=job.seq_len, full=options.full, foreign=asked.foreign
+    )
     for name, value in load_backend(job.hardware.backend).environment(deterministic=True).items():
         os.environ.setdefault(name, value)
     setup_logging()
@@ -110,7 +118,7 @@ def _certify(options: argparse.Namespace) -> int:
         try:
             verdict = certify(trial, runtime, job.optim, options.steps)
             is_first = runtime.group.rank == 0
-            certificate = make_certificate(verdict, trial, job.model, runtime)
+            certificate = make_certificate(verdict, trial, asked.model, runtime)
         finally:
             runtime.group.close()
     if is_first:
