@@ -42,13 +42,20 @@ def cache_folder() -> Path:
 
 
 def build_library(
-    name: str, sources: Sequence[Path], extra_flags: Sequence[str] = (), *, link_torch: bool = True
+    name: str,
+    sources: Sequence[Path],
+    extra_flags: Sequence[str] = (),
+    *,
+    link_torch: bool = True,
+    joined: bool = False,
 ) -> Path:
     """Return ``lib<name>.so`` made of ``sources``; compile it if no process has done so before.
 
     ``extra_flags`` go to the compiler and the linker alike. With ``link_torch`` torch's headers and libraries
     are used; without, the library is plain C++. Headers (``*.h``) beside the sources and in the folders of
-    ``-I`` flags count as sources for the cache.
+    ``-I`` flags count as sources for the cache. ``joined`` compiles as many sources in one go as keep every
+    core busy: torch's headers, which are most of the work, are then read once a core instead of once a
+    source. What a source keeps to itself must have a name that no other source uses.
     Raises: BackendUnavailable if there is no compiler, the cache cannot be written, or a source is refused.
     """
     library = library_path(name, sources, extra_flags, link_torch=link_torch)
@@ -63,7 +70,7 @@ def build_library(
             if not library.exists():
                 for leftover in folder.glob("partial-*") if alone else ():  # of a build that was killed
                     shutil.rmtree(leftover, ignore_errors=True)
-                _build(library, sources, compiler, flags, _link_flags(torch_folder))
+                _build(library, sources, compiler, flags, _link_flags(torch_folder), joined)
     except OSError as error:
         raise BackendUnavailable(
             f"the native library '{name}' cannot be kept in {folder}: {error.strerror or error}; "
@@ -169,15 +176,21 @@ def _locked(path: Path) -> Generator[bool]:
 
 
 def _build(
-    library: Path, sources: Sequence[Path], compiler: list[str], flags: list[str], link_flags: list[str]
+    library: Path,
+    sources: Sequence[Path],
+    compiler: list[str],
+    flags: list[str],
+    link_flags: list[str],
+    joined: bool,
 ) -> None:
     logger.info("compiling %s from %d sources (first use)", library.name, len(sources))
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="partial-", dir=library.parent) as scratch:
-        objects = [Path(scratch) / f"{index}-{source.stem}.o" for index, source in enumerate(sources)]
+        units = _join(sources, Path(scratch)) if joined else sources
+        objects = [Path(scratch) / f"{index}-{unit.stem}.o" for index, unit in enumerate(units)]
         commands = [
-            [*compiler, *flags, "-c", str(source), "-o", str(result)]
-            for source, result in zip(sources, objects, strict=True)
+            [*compiler, *flags, "-c", str(unit), "-o", str(result)]
+            for unit, result in zip(units, objects, strict=True)
         ]
         with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
             list(pool.map(_run, commands))
@@ -186,6 +199,16 @@ def _build(
         _run([*compiler, "-shared", *map(str, objects), "-o", str(built), *flags, *link_flags])
         built.replace(library)
     logger.info("compiled %s in %.0f s", library.name, time.monotonic() - start)
+
+
+def _join(sources: Sequence[Path], folder: Path) -> list[Path]:
+    """Write in ``folder`` one file for each core that includes its share of ``sources``."""
+    units: list[Path] = []
+    for index in range(min(os.cpu_count() or 1, len(sources))):
+        share = sources[index :: os.cpu_count() or 1]
+        units.append(folder / f"unit-{index}.cpp")
+        units[-1].write_text("".join(f'#include "{source}"\n' for source in share), encoding="utf-8")
+    return units
 
 
 def _run(command: list[str]) -> None:

@@ -52,7 +52,7 @@ class SimBackend(TorchBackend):
             looked_for="a C++ compiler (CXX, or g++, c++, clang++ on PATH)",
             found=found,
             remedy="install one: apt install g++, or yum install gcc-c++",
-            first_use="its native part is compiled, which takes minutes" if pays_later else "",
+            first_use="its native part is compiled, which takes about a minute" if pays_later else "",
         )
 
     def environment(self, *, deterministic: bool = False) -> dict[str, str]:

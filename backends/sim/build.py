@@ -13,7 +13,7 @@ _NATIVE = Path(__file__).parent / "native"
 
 def build() -> Path:
     """Return the native part; compile it if no process has done so before. Raises: BackendUnavailable."""
-    return build_library(EXTENSION, _sources(), _flags())
+    return build_library(EXTENSION, _sources(), _flags(), joined=True)
 
 
 def is_built() -> bool:

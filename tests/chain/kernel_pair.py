@@ -52,10 +52,15 @@ def run_stages(folder: Path, given: Run, *words: str) -> dict[str, Path]:
 
 
 def run_in_float32(folder: Path, given: Run, *words: str) -> dict[str, Path]:
-    """Pretrain as the recipe does, but with Muon in float32, and do RL with AdamW: no step rounds to bf16."""
+    """Begin to pretrain as the recipe does, but with Muon in float32, and do RL with AdamW.
+
+    No step rounds to bf16.
+    """
     folder.mkdir()
     inputs = [
         "stages=[pretrain]",
+        "pretrain.steps=12",
+        "pretrain.eval_every_steps=0",
         "pretrain.optim.iteration_dtype=fp32",
         f"pretrain.data={given.artefact('data')}",
     ]

@@ -22,7 +22,11 @@ from tests.chain.kernel_pair import (
 TRAINING_OPS = {"rms_norm", "rms_norm__add", "rope__half", "swiglu", "attention", "token_log_probs", "adamw"}
 
 
-@pytest.fixture(scope="module", params=["cpu", pytest.param("sim", marks=pytest.mark.slow)])
+# The ids do not name a backend alone: these are ordinary tests, which stay with their folder and its run.
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("cpu", id="on_cpu"), pytest.param("sim", id="on_sim", marks=pytest.mark.slow)],
+)
 def backend(request: pytest.FixtureRequest) -> str:
     return request.param
 

@@ -8,9 +8,12 @@ import random
 import signal
 import time
 
+import pytest
+
 from tests.chain.chain import run_recipe, start_recipe
 
 
+@pytest.mark.slow  # many kills in all stages; the test below has one, in the stage that takes longest
 def test_killed_again_and_again_the_results_are_equal(mini, tmp_path) -> None:
     whole_s = sum(stage["time_s"] for stage in mini.manifest["stages"])
     rng = random.Random(20)

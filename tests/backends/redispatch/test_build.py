@@ -71,6 +71,33 @@ def test_a_changed_source_header_flag_or_compiler_builds_anew(source, tmp_path, 
     assert len({first, second, third, fourth, build(source)}) == 5
 
 
+@pytest.fixture
+def three(source, monkeypatch) -> list[Path]:
+    """Three sources with a header, on a machine with two cores."""
+    monkeypatch.setattr("backends.redispatch.build.os.cpu_count", lambda: 2)
+    files = [source.with_name(f"{name}.cpp") for name in ("one", "two", "three")]
+    for file in files:
+        file.write_text(f'#include "answer.h"\nextern "C" int {file.stem}() {{ return ANSWER; }}\n')
+    return files
+
+
+def test_joined_sources_are_compiled_once_a_core(three, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", compiler(tmp_path, WRITE_OUTPUT))
+    build_library("three", three, link_torch=False, joined=True)
+    assert calls(tmp_path) == 3, "two compilations and one link"
+
+
+def test_joined_sources_are_all_in_the_library(three):
+    library = ctypes.CDLL(str(build_library("three", three, link_torch=False, joined=True)))
+    assert [library.one(), library.two(), library.three()] == [42] * 3
+
+
+def test_an_error_in_a_joined_source_names_the_source(three):
+    three[1].write_text("int broken( {\n")
+    with pytest.raises(BackendUnavailable, match=r"two\.cpp:1:.*error"):
+        build_library("three", three, link_torch=False, joined=True)
+
+
 def test_the_torch_version_is_part_of_the_key(source, tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", compiler(tmp_path, WRITE_OUTPUT))
     first = build_library("answer", [source])

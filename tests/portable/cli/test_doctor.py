@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 
 import pytest
 
@@ -83,9 +85,10 @@ def test_every_hardware_file_is_judged_with_a_remedy(report) -> None:
     assert "davinci" in away["looked_for"]
 
 
-def test_json_is_json(capsys) -> None:
+def test_json_is_json(report, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("portable.cli.doctor.examine", lambda: report)  # an examination takes seconds
     code = run_doctor(["--json"])
-    report = json.loads(capsys.readouterr().out)
+    assert json.loads(capsys.readouterr().out) == report
     assert code == (1 if report["problems"] else 0)
     assert {"packages", "backends", "plugins", "hardware", "torch", "chosen", "problems"} == set(report)
 
@@ -121,8 +124,13 @@ def ward(tmp_path_factory):
     install(site, "ward", points, files)
     install(site, "ward-again", {"portable.backends": {"fine": "ward:Absent"}}, {})
     install(site, "selfish", {"torch.backends": {"selfish": "selfish:load"}}, {"selfish.py": SELFISH})
-    as_json, as_page = doctor(site, "--json"), doctor(site)
-    return json.loads(as_json.stdout), as_page.stdout, (as_json.returncode, as_page.returncode)
+    done = doctor(site, "--json")
+    report = json.loads(done.stdout)
+    with redirect_stdout(StringIO()) as page, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "140")
+        patch.setattr("portable.cli.doctor.examine", lambda: report)
+        code = run_doctor([])
+    return report, page.getvalue(), (done.returncode, code)
 
 
 SELFISH = "def load():\n    raise OSError('libchip.so: cannot open shared object file')\n"

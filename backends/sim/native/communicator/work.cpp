@@ -10,19 +10,19 @@
 namespace portable::sim {
 namespace {
 
-std::mutex mutex;
+std::mutex works_mutex;
 std::deque<c10::intrusive_ptr<DeviceWork>> unfinished;
 
 void complete_all(c10::DeviceIndex) {
   std::deque<c10::intrusive_ptr<DeviceWork>> works;
   {
-    std::lock_guard<std::mutex> lock(mutex);
+    std::lock_guard<std::mutex> lock(works_mutex);
     works.swap(unfinished);
   }
   for (const auto& work : works) work->complete();
 }
 
-const bool hooked = [] {
+const bool completes_on_synchronize = [] {
   on_synchronize(&complete_all);
   return true;
 }();
@@ -132,7 +132,7 @@ c10::intrusive_ptr<c10::ivalue::Future> GroupWork::getFuture() {
 }
 
 void remember(c10::intrusive_ptr<DeviceWork> work) {
-  std::lock_guard<std::mutex> lock(mutex);
+  std::lock_guard<std::mutex> lock(works_mutex);
   while (!unfinished.empty() && unfinished.front()->isCompleted()) unfinished.pop_front();
   unfinished.push_back(std::move(work));
 }

@@ -16,7 +16,7 @@ namespace {
 constexpr int kNanByte = 0xFF;      // all ones is a NaN in every floating format but the fnuz ones
 constexpr int kIntegerByte = 0xA5;  // int64: -6510615555426900571; uint8: 165
 
-std::mutex mutex;
+std::mutex memory_mutex;
 bool fill = true;
 
 size_t host_bytes() {
@@ -53,7 +53,7 @@ class Memory final : public c10::DeviceAllocator {
   }
 
   void charge(c10::DeviceIndex device, size_t nbytes) {
-    std::lock_guard<std::mutex> lock(mutex);
+    std::lock_guard<std::mutex> lock(memory_mutex);
     auto& stats = stats_[device];
     const auto used = static_cast<size_t>(stats.allocated_bytes[0].current);
     const size_t limit = limit_[device];
@@ -78,7 +78,7 @@ class Memory final : public c10::DeviceAllocator {
   }
 
   void discharge(c10::DeviceIndex device, size_t nbytes) {
-    std::lock_guard<std::mutex> lock(mutex);
+    std::lock_guard<std::mutex> lock(memory_mutex);
     auto& stats = stats_[device];
     stats.allocation[0].decrease(1);
     stats.active[0].decrease(1);
@@ -92,7 +92,7 @@ class Memory final : public c10::DeviceAllocator {
   bool initialized() override { return true; }
 
   void emptyCache(c10::MempoolId_t) override {
-    std::lock_guard<std::mutex> lock(mutex);
+    std::lock_guard<std::mutex> lock(memory_mutex);
     for (auto& stats : stats_) {
       const auto unused = stats.reserved_bytes[0].current - stats.allocated_bytes[0].current;
       if (unused == 0) continue;
@@ -106,7 +106,7 @@ class Memory final : public c10::DeviceAllocator {
   }
 
   c10::CachingDeviceAllocator::DeviceStats getDeviceStats(c10::DeviceIndex device) override {
-    std::lock_guard<std::mutex> lock(mutex);
+    std::lock_guard<std::mutex> lock(memory_mutex);
     return stats_[resolve(device)];
   }
 
@@ -119,7 +119,7 @@ class Memory final : public c10::DeviceAllocator {
   }
 
   std::pair<size_t, size_t> getMemoryInfo(c10::DeviceIndex device) override {
-    std::lock_guard<std::mutex> lock(mutex);
+    std::lock_guard<std::mutex> lock(memory_mutex);
     device = resolve(device);
     const size_t total = limit_[device] > 0 ? limit_[device] : host_bytes();
     const auto used = static_cast<size_t>(stats_[device].allocated_bytes[0].current);
@@ -127,14 +127,14 @@ class Memory final : public c10::DeviceAllocator {
   }
 
   void set_limit(c10::DeviceIndex device, size_t nbytes) {
-    std::lock_guard<std::mutex> lock(mutex);
+    std::lock_guard<std::mutex> lock(memory_mutex);
     limit_[resolve(device)] = nbytes;
   }
 
  private:
   template <typename F>
   void for_each_stat(c10::DeviceIndex device, F change) {
-    std::lock_guard<std::mutex> lock(mutex);
+    std::lock_guard<std::mutex> lock(memory_mutex);
     auto& stats = stats_[resolve(device)];
     for (auto* array : {&stats.allocation, &stats.active, &stats.allocated_bytes, &stats.active_bytes,
                         &stats.requested_bytes, &stats.reserved_bytes}) {
@@ -159,7 +159,7 @@ void release(void* context) {
   delete block;
 }
 
-const c10::AllocatorRegisterer<kType> registered(&memory());
+const c10::AllocatorRegisterer<kType> registered_memory(&memory());
 
 }  // namespace
 

@@ -16,7 +16,7 @@ constexpr int kNumLanes = kMaxDevices * kStreamsPerDevice;
 constexpr size_t kMaxAccesses = 64;
 constexpr int32_t kErrorCode = 1;
 
-std::mutex mutex;  // guards everything below and every History
+std::mutex order_mutex;  // guards everything below and every History
 bool checked = true;
 std::array<Clock, kNumLanes> clocks;
 std::array<uint64_t, kNumLanes> host_seen{};  // the host version that a lane has learnt
@@ -54,22 +54,18 @@ void forget_ordered(const Clock& clock, int home) {
               freed.end());
 }
 
-[[noreturn]] void fail(const std::string& message) {
-  throw c10::AcceleratorError({__func__, __FILE__, static_cast<uint32_t>(__LINE__)}, kErrorCode, message);
-}
-
-std::string describe(const at::Tensor& tensor) {
+std::string shape_of(const at::Tensor& tensor) {
   std::ostringstream text;
   text << "a tensor " << tensor.sizes() << " of " << tensor.scalar_type();
   return text.str();
 }
 
 std::string missing_wait(const Access& old, const Step& step, const char* op, const Touch& touch) {
-  const auto before = sim::describe(stream_of_lane(old.step.lane));
-  const auto now = sim::describe(stream_of_lane(step.lane));
+  const auto before = describe(stream_of_lane(old.step.lane));
+  const auto now = describe(stream_of_lane(step.lane));
   std::ostringstream text;
   text << op << " on " << now << (touch.write ? " writes " : " reads ")
-       << (touch.tensor != nullptr ? describe(*touch.tensor) : "memory") << " that " << old.op << " on " << before
+       << (touch.tensor != nullptr ? shape_of(*touch.tensor) : "memory") << " that " << old.op << " on " << before
        << (old.write ? " writes" : " reads") << ", and nothing makes the first wait for the second. Before " << op
        << ", let " << now << " wait for " << before
        << ": stream.wait_stream(other), stream.wait_event(event) with an event recorded after " << old.op
@@ -103,6 +99,10 @@ void enter(History& history, const Access& fresh) {
 
 }  // namespace
 
+void fail(const std::string& message) {
+  throw c10::AcceleratorError({__func__, __FILE__, static_cast<uint32_t>(__LINE__)}, kErrorCode, message);
+}
+
 int lane_of(const c10::Stream& stream) {
   return stream.device_index() * kStreamsPerDevice + static_cast<int>(stream.id());
 }
@@ -113,7 +113,7 @@ c10::Stream stream_of_lane(int lane) {
 }
 
 void set_order_checked(bool on) {
-  std::lock_guard<std::mutex> lock(mutex);
+  std::lock_guard<std::mutex> lock(order_mutex);
   checked = on;
   freed.clear();
 }
@@ -121,7 +121,7 @@ void set_order_checked(bool on) {
 bool order_checked() { return checked; }
 
 Step launch(const c10::Stream& stream, const char* op, const std::vector<Touch>& touches) {
-  std::lock_guard<std::mutex> lock(mutex);
+  std::lock_guard<std::mutex> lock(order_mutex);
   const int lane = lane_of(stream);
   auto& clock = refreshed(lane);
   if (clock.size() <= static_cast<size_t>(lane)) clock.resize(lane + 1);
@@ -138,14 +138,14 @@ Step launch(const c10::Stream& stream, const char* op, const std::vector<Touch>&
 }
 
 void reused(const c10::Stream& stream) {
-  std::lock_guard<std::mutex> lock(mutex);
+  std::lock_guard<std::mutex> lock(order_mutex);
   if (freed.empty()) return;
   const int home = lane_of(stream);
   forget_ordered(refreshed(home), home);
   const auto early = std::find_if(freed.begin(), freed.end(), [&](const Freed& block) { return block.home == home; });
   if (early == freed.end()) return;
-  const auto other = sim::describe(stream_of_lane(early->use.lane));
-  const auto here = sim::describe(stream);
+  const auto other = describe(stream_of_lane(early->use.lane));
+  const auto here = describe(stream);
   const auto message = c10::str("an allocation on ", here, " may get memory that was freed there while ", early->op, " on ",
                                 other, " may still use it. Call tensor.record_stream(stream) with the stream that uses it "
                                 "before the tensor dies, or let ", here, " wait for ", other, " before it allocates");
@@ -154,13 +154,13 @@ void reused(const c10::Stream& stream) {
 }
 
 void born(History& history, const Step& step, int64_t nbytes, const char* op) {
-  std::lock_guard<std::mutex> lock(mutex);
+  std::lock_guard<std::mutex> lock(order_mutex);
   history.home = step.lane;
   history.accesses.push_back({step, 0, nbytes, true, op});
 }
 
 void released(const History& history) {
-  std::lock_guard<std::mutex> lock(mutex);
+  std::lock_guard<std::mutex> lock(order_mutex);
   if (!checked) return;
   const auto& clock = refreshed(history.home);
   for (const auto& use : history.accesses) {
@@ -172,23 +172,23 @@ void released(const History& history) {
 }
 
 void keep_for(History& history, const c10::Stream& stream) {
-  std::lock_guard<std::mutex> lock(mutex);
+  std::lock_guard<std::mutex> lock(order_mutex);
   history.kept_for.push_back(lane_of(stream));
 }
 
 Clock clock_of(const c10::Stream& stream) {
-  std::lock_guard<std::mutex> lock(mutex);
+  std::lock_guard<std::mutex> lock(order_mutex);
   return refreshed(lane_of(stream));
 }
 
 void stream_waits(const c10::Stream& stream, const Clock& clock) {
-  std::lock_guard<std::mutex> lock(mutex);
+  std::lock_guard<std::mutex> lock(order_mutex);
   merge(refreshed(lane_of(stream)), clock);
 }
 
 void host_waits(const Clock& clock) {
   {
-    std::lock_guard<std::mutex> lock(mutex);
+    std::lock_guard<std::mutex> lock(order_mutex);
     merge(host, clock);
     ++host_version;
   }
@@ -196,12 +196,12 @@ void host_waits(const Clock& clock) {
 }
 
 bool host_knows(const Step& step) {
-  std::lock_guard<std::mutex> lock(mutex);
+  std::lock_guard<std::mutex> lock(order_mutex);
   return knows(host, step);
 }
 
 bool ordered_before(const Step& step, const c10::Stream& stream) {
-  std::lock_guard<std::mutex> lock(mutex);
+  std::lock_guard<std::mutex> lock(order_mutex);
   const int lane = lane_of(stream);
   return lane == step.lane || knows(refreshed(lane), step);
 }

@@ -12,6 +12,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace portable::sim {
@@ -75,6 +76,9 @@ void stream_waits(const c10::Stream& stream, const Clock& clock);
 void host_waits(const Clock& clock);
 bool host_knows(const Step& step);
 bool ordered_before(const Step& step, const c10::Stream& stream);
+
+// Raises torch's error of an accelerator.
+[[noreturn]] void fail(const std::string& message);
 
 int lane_of(const c10::Stream& stream);
 c10::Stream stream_of_lane(int lane);

@@ -13,7 +13,6 @@
 namespace portable::sim {
 namespace {
 
-constexpr int32_t kErrorCode = 1;
 constexpr size_t kMaxPending = 512;  // older ones count as done, so that a program that never waits does not hold all memory
 
 struct Transfer {
@@ -23,13 +22,9 @@ struct Transfer {
   bool from_device;
 };
 
-std::mutex mutex;
+std::mutex transfer_mutex;
 std::deque<Transfer> pending;
 std::map<const char*, size_t> pinned;
-
-[[noreturn]] void fail(const std::string& message) {
-  throw c10::AcceleratorError({__func__, __FILE__, static_cast<uint32_t>(__LINE__)}, kErrorCode, message);
-}
 
 bool same_bytes(const at::Tensor& left, const at::Tensor& right) {
   const auto now = left.contiguous();
@@ -51,7 +46,7 @@ void settle(const Transfer& transfer) {
 void push(Transfer transfer) {
   std::optional<Transfer> oldest;
   {
-    std::lock_guard<std::mutex> lock(mutex);
+    std::lock_guard<std::mutex> lock(transfer_mutex);
     pending.push_back(std::move(transfer));
     if (pending.size() > kMaxPending) {
       oldest = std::move(pending.front());
@@ -63,7 +58,7 @@ void push(Transfer transfer) {
 
 template <typename F>
 std::deque<Transfer> take(F due) {
-  std::lock_guard<std::mutex> lock(mutex);
+  std::lock_guard<std::mutex> lock(transfer_mutex);
   std::deque<Transfer> taken;
   std::deque<Transfer> kept;
   for (auto& transfer : pending) (due(transfer) ? taken : kept).push_back(std::move(transfer));
@@ -75,21 +70,21 @@ std::deque<Transfer> take(F due) {
 
 void* pinned_allocate(size_t nbytes) {
   void* data = c10::alloc_cpu(nbytes);
-  std::lock_guard<std::mutex> lock(mutex);
+  std::lock_guard<std::mutex> lock(transfer_mutex);
   pinned[static_cast<const char*>(data)] = nbytes;
   return data;
 }
 
 void pinned_free(void* data) {
   {
-    std::lock_guard<std::mutex> lock(mutex);
+    std::lock_guard<std::mutex> lock(transfer_mutex);
     pinned.erase(static_cast<const char*>(data));
   }
   c10::free_cpu(data);
 }
 
 bool is_pinned(const void* data) {
-  std::lock_guard<std::mutex> lock(mutex);
+  std::lock_guard<std::mutex> lock(transfer_mutex);
   const auto* place = static_cast<const char*>(data);
   auto next = pinned.upper_bound(place);
   if (next == pinned.begin()) return false;
@@ -98,7 +93,7 @@ bool is_pinned(const void* data) {
 }
 
 size_t pinned_bytes() {
-  std::lock_guard<std::mutex> lock(mutex);
+  std::lock_guard<std::mutex> lock(transfer_mutex);
   size_t total = 0;
   for (const auto& [data, nbytes] : pinned) total += nbytes;
   return total;

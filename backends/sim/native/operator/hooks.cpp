@@ -38,7 +38,7 @@ PinnedAllocator& pinned_allocator() {
   return *instance;
 }
 
-const at::HostAllocatorRegistry<kType> registered(&pinned_allocator());
+const at::HostAllocatorRegistry<kType> registered_pinned(&pinned_allocator());
 
 struct Hooks final : at::PrivateUse1HooksInterface {
   bool isBuilt() const override { return true; }
@@ -71,7 +71,7 @@ struct Hooks final : at::PrivateUse1HooksInterface {
   }
 };
 
-const bool hooked = [] {
+const bool registered_hooks = [] {
   at::RegisterPrivateUse1HooksInterface(new Hooks());
   return true;
 }();

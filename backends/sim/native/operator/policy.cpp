@@ -33,7 +33,7 @@ struct Masks {
   uint64_t version = 1;
 };
 
-std::mutex mutex;
+std::mutex policy_mutex;
 Masks masks;
 uint64_t denied_dtypes = 0;  // a bit for each, for the hot path
 uint64_t denied_matmul_dtypes = 0;
@@ -88,7 +88,7 @@ bool contains(const std::set<std::string>& names, const Record& record) {
 }
 
 Record& look_up(const c10::OperatorHandle& op) {
-  std::lock_guard<std::mutex> lock(mutex);
+  std::lock_guard<std::mutex> lock(policy_mutex);
   auto& slot = records[&op.schema()];
   if (!slot) slot = std::make_unique<Record>(describe(op));
   if (slot->version != masks.version) {
@@ -193,13 +193,13 @@ struct SimPolicy final : portable::Policy {
 
 template <typename F>
 void change(F edit) {
-  std::lock_guard<std::mutex> lock(mutex);
+  std::lock_guard<std::mutex> lock(policy_mutex);
   edit();
   ++masks.version;
 }
 
 std::map<std::string, int64_t> counts(bool only_fallbacks) {
-  std::lock_guard<std::mutex> lock(mutex);
+  std::lock_guard<std::mutex> lock(policy_mutex);
   std::map<std::string, int64_t> result = only_fallbacks ? std::map<std::string, int64_t>{} : direct_calls;
   for (const auto& [schema, record] : records) {
     if (record->num_calls > 0 && record->fallback == only_fallbacks) result[record->full_name] += record->num_calls;
@@ -236,14 +236,14 @@ std::map<std::string, int64_t> operator_counts() { return counts(false); }
 std::map<std::string, int64_t> fallback_counts() { return counts(true); }
 
 void reset_counts() {
-  std::lock_guard<std::mutex> lock(mutex);
+  std::lock_guard<std::mutex> lock(policy_mutex);
   direct_calls.clear();
   for (auto& [schema, record] : records) record->num_calls = 0;
 }
 
 Step start(const char* op, const c10::Stream& stream, const std::vector<Touch>& touches) {
   {
-    std::lock_guard<std::mutex> lock(mutex);
+    std::lock_guard<std::mutex> lock(policy_mutex);
     ++direct_calls[op];
   }
   return launch(stream, op, touches);
