@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from portable.config.alias import alias_names
 from portable.core.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _CHOICE = re.compile(r"Could not override '(?P<group>[^']+)'\.\s*No match in the
 def explain(error: Exception, known: DictConfig | None = None) -> ConfigError:
     """Return a ConfigError that says the same in our form; ``known`` holds the legal keys."""
     text = "\n".join(str(cause) for cause in _causes(error))
-    keys = list(flatten_keys(known)) if known is not None else []
+    keys = [*flatten_keys(known), *alias_names()] if known is not None else []
     if missing := _MISSING.search(text):
         return ConfigError(f"setting '{missing['key']}' has no default; add {missing['key']}=VALUE")
     if bad := _BAD_VALUE.search(text):

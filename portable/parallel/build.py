@@ -39,7 +39,7 @@ STRATEGIES = Registry(
         "zero3": "portable.parallel.strategies.fsdp:FsdpStrategy",
         "fsdp": "portable.parallel.strategies.fsdp:FsdpStrategy",
         "hsdp": "portable.parallel.strategies.fsdp:FsdpStrategy",
-        "accelerate": "portable.parallel.strategies.accelerate.strategy:AccelerateStrategy",
+        "accelerate": "portable.parallel.strategies.accelerate.build:new_strategy",
         "deepspeed": "portable.parallel.strategies.deepspeed.strategy:DeepspeedStrategy",
     },
     entry_group="portable.strategies",

@@ -15,10 +15,11 @@ from portable.parallel.blocks import named_blocks
 from portable.parallel.config import ParallelConfig
 from portable.parallel.context.ring import RingAttention
 from portable.parallel.context.ulysses import UlyssesAttention
+from portable.parallel.memory.chunked_linear import ChunkedLinear
 
 # What they do depends on numbers that the host reads (bounds of segments, loads of experts), or they talk to
 # other ranks: no graph can hold that.
-_OUTSIDE = (AttentionCore, RingAttention, UlyssesAttention, Moe)
+_OUTSIDE = (AttentionCore, ChunkedLinear, RingAttention, UlyssesAttention, Moe)
 
 
 def apply_compilation(part: nn.Module, config: ParallelConfig, device: Device) -> list[str]:

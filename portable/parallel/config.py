@@ -14,17 +14,20 @@ class RecomputeConfig:
 
     ``mode``: ``none``; ``full``, all but their input; ``selective``, all but the results of matmuls and
     attention; ``budget``, what fits least into the fraction ``budget`` of what a block keeps by itself. Of
-    ``every`` so many blocks, the first does so.
+    ``every`` so many blocks, the first does so, and of those the first ``num_layers`` of a stage (0: all).
     """
 
     mode: str = "none"
     every: int = 1
+    num_layers: int = 0
     budget: float = 0.5
 
     def __post_init__(self) -> None:
         _check_word("recompute.mode", self.mode, ("none", "full", "selective", "budget"))
         if self.every < 1:
             raise ConfigError(f"parallel.recompute.every={self.every}; use 1 (all blocks) or more")
+        if self.num_layers < 0:
+            raise ConfigError(f"parallel.recompute.num_layers={self.num_layers}; use 0 (all) or more")
         if not 0.0 <= self.budget <= 1.0:
             raise ConfigError(
                 f"parallel.recompute.budget={self.budget}; use a fraction, 0 (keep the input only) to 1"
@@ -34,14 +37,18 @@ class RecomputeConfig:
 @dataclass(kw_only=True, slots=True)
 class TileConfig:
     """Parts that layers are computed in, one after the other, so that one part's memory suffices:
-    ``mlp_chunks`` divides the rows (tokens) that pass through a feed-forward layer.
+    ``mlp_chunks`` divides the rows (tokens) that pass through a feed-forward layer. Linear layers of blocks
+    whose weights take more than ``linear_mb`` MiB (0: none) use them in tiles of at most that.
     """
 
     mlp_chunks: int = 1
+    linear_mb: float = 0.0
 
     def __post_init__(self) -> None:
         if self.mlp_chunks < 1:
             raise ConfigError(f"parallel.tile.mlp_chunks={self.mlp_chunks}; use 1 (whole) or more")
+        if self.linear_mb < 0:
+            raise ConfigError(f"parallel.tile.linear_mb={self.linear_mb}; use 0 (whole), or MiB of a tile")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -29,7 +29,7 @@ def plan_of_hf(model: HfDecoder, config: ParallelConfig) -> tuple[ShardPlan, Ten
     Raises: ConfigError if the model cannot be divided as ``config`` asks, with what would work.
     """
     if config.tensor_parallel_degree > 1:
-        _check_divisible(model)
+        _check_divisible(model, config.tensor_parallel_mode)
     rules = dict(_rules(model, config))
     facts = _facts(model, rules)
     experts = [module for module in model.modules() if isinstance(module, Experts)]
@@ -49,7 +49,7 @@ def plan_of_hf(model: HfDecoder, config: ParallelConfig) -> tuple[ShardPlan, Ten
     return plan, facts
 
 
-def _check_divisible(model: HfDecoder) -> None:
+def _check_divisible(model: HfDecoder, mode: str) -> None:
     kind = type(model.get_submodule(model.places.base)).__name__
     embed = model.get_submodule(model.places.embed)
     dropout = max((m.p for m in model.modules() if isinstance(m, nn.Dropout)), default=0.0)
@@ -65,6 +65,11 @@ def _check_divisible(model: HfDecoder) -> None:
         obstacle = "its config does not name its last norm (it has no base_model_pp_plan)"
     elif dropout:
         obstacle = "its ranks would draw other random numbers (a dropout or jitter is above 0; 0 works)"
+    if mode != "1d":
+        raise ConfigError(
+            f"parallel.tensor_parallel_mode={mode} puts layers of its own in the places of ours, and a "
+            f"{kind} has those of transformers; use tensor_parallel_mode=1d"
+        )
     if obstacle:
         raise ConfigError(
             f"a {kind} cannot be divided by parallel.tensor_parallel_degree: {obstacle}; {_REMEDY}"

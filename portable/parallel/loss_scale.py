@@ -15,7 +15,8 @@ from portable.parallel.placement import ParameterShard
 class LossScale:
     """A factor on the loss that gradients are divided by again; 1 for formats that need none.
 
-    Ranks agree by themselves: they judge by the norm of all gradients, which is the same on each.
+    Ranks agree by themselves: they judge by the norm of all gradients, which is the same on each. A loss that
+    is not finite has such gradients, so it costs a step too, until no smaller factor is left to try.
     Source: Micikevicius et al. 2018, arXiv:1710.03740, section 3.2.
     """
 
@@ -23,6 +24,8 @@ class LossScale:
         self.is_on = precision.compute_dtype is Dtype.fp16
         self.factor = precision.loss_scale.initial if self.is_on else 1.0
         self.num_skipped = 0
+        self.is_spent = False
+        """Whether the last step overflowed at the smallest factor, so that none would help."""
         self._config = precision.loss_scale
         self._good_steps = 0
 
@@ -37,7 +40,9 @@ class LossScale:
         """Return whether the step may be made, and choose the factor of the next; the host waits."""
         if not self.is_on:
             return True
-        if bool(grad_norm.isfinite()):
+        overflows = not bool(grad_norm.isfinite())
+        self.is_spent = overflows and self.factor <= self._config.minimum
+        if not overflows:
             self._good_steps += 1
             if self._good_steps >= self._config.growth_interval:
                 self.factor, self._good_steps = self.factor * 2.0, 0

@@ -52,7 +52,7 @@ class Placement:
     ``partial`` names axes over which the ranks' gradients are parts of a sum, e.g. ``tp`` for a norm that
     each tensor-parallel rank applied to its own tokens, or ``pp`` for an embedding that two stages hold.
     ``data`` is the axis over which replicas read different tokens: their gradients add up, and a data
-    strategy may divide the parameter over the part of it that ``shard`` names.
+    strategy may divide the parameter over the part of it that ``shard`` names ("": not any further).
     """
 
     shape: tuple[int, ...]

@@ -99,12 +99,19 @@ class SpreadModel:
         return sums
 
     def clip_grad_norm(self, max_norm: float) -> Tensor:
-        """Scale gradients to a norm of at most ``max_norm``; return the norm before, 0 of a step that
-        overflowed in fp16 and will not be made.
+        """Scale gradients to a norm of at most ``max_norm``; return the norm before, 0 of a step that is
+        ``left_out``.
         """
         norm = self.strategy.clip_grad_norm(max_norm)
         self._updates = self.loss_scale.judge(norm)
-        return norm if self._updates else torch.zeros_like(norm)
+        return torch.zeros_like(norm) if self.left_out else norm
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the last step overflowed in fp16, and is tried again with other samples and a smaller
+        factor. The same on all ranks.
+        """
+        return not self._updates and not self.loss_scale.is_spent
 
     def step(self) -> None:
         """Update the parameters, and what else learns from a step: the routers' biases."""

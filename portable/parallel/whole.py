@@ -23,6 +23,7 @@ def whole_weights(
     """
     own = {shard.name: shard for shard in shards}
     stages = mesh.group("pp")
+    where = device.torch_device(mesh.world.local_rank)
     told: set[str] = set()
     for source, held in enumerate(whole_forms(shards, mesh)):
         for name, (shape, dtype) in held.items():
@@ -33,7 +34,7 @@ def whole_weights(
                 shard = own[name]
                 whole = gather_whole(local(shard.parameter).detach(), shard.placement, mesh)
             else:
-                whole = torch.empty(shape, dtype=dtype, device=local(shards[0].parameter).device)
+                whole = torch.empty(shape, dtype=dtype, device=where)
             if stages.size > 1:
                 whole = stages.broadcast(whole, source)
             yield name, device.to_portable(whole).to("cpu", copy=True)

@@ -54,28 +54,41 @@ def add_lora(model: nn.Module, config: AdapterConfig, seed: int) -> None:
             parameter.copy_(values_RI)
 
 
-def merge_lora(state: Mapping[str, Tensor], config: AdapterConfig) -> dict[str, Tensor]:
-    """Return the plain weights of a model with adapters: ``W + alpha / r * B A``, added in float32, in W's
-    own format.
+class LoraMerge:
+    """The plain weights of a model with adapters: ``W + alpha / r * B A``, added in float32, in W's own
+    format.
 
-    ``state`` is the model's full state dict; the result has the names that the model had before ``add_lora``.
+    ``adapter`` holds the weights that ``is_adapter``, whole; names are those before ``add_lora``.
     Source: Hu et al. 2021, arXiv:2106.09685, section 4.1.
     """
-    merged: dict[str, Tensor] = {}
-    for name, weight in state.items():
-        if name.endswith((_A, _B)):
-            continue
-        stem = name.removesuffix(_BASE)
-        if stem != name:
-            b_OR, a_RI = state[stem + _B].float(), state[stem + _A].float()
-            weight = (weight.float() + config.alpha / config.r * (b_OR @ a_RI)).to(weight.dtype)
-            name = f"{stem}.weight"
-        merged[name] = weight
-    return merged
+
+    def __init__(self, adapter: Mapping[str, Tensor], config: AdapterConfig) -> None:
+        self._adapter = adapter
+        self._factor = config.alpha / config.r
+
+    def name(self, trained: str) -> str | None:
+        """Return what a weight was called before; None for those of the adapter."""
+        if is_adapter(trained):
+            return None
+        stem = trained.removesuffix(_BASE)
+        return trained if stem == trained else f"{stem}.weight"
+
+    def weight(self, trained: str, value: Tensor) -> Tensor:
+        """Return the weight with what the adapter adds to it."""
+        stem = trained.removesuffix(_BASE)
+        if stem == trained:
+            return value
+        b_OR, a_RI = self._adapter[stem + _B].float(), self._adapter[stem + _A].float()
+        return (value.float() + self._factor * (b_OR @ a_RI)).to(value.dtype)
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a weight is one that ``add_lora`` added."""
+    return name.endswith((_A, _B))
 
 
 def save_lora(state: Mapping[str, Tensor], config: AdapterConfig, path: Path) -> None:
-    """Write the adapter of ``state`` as a folder that ``peft`` loads onto a ``transformers`` model."""
+    """Write the adapter among ``state`` as a folder that ``peft`` loads onto a ``transformers`` model."""
     tensors: dict[str, Tensor] = {}
     targets: set[str] = set()
     for name, tensor in state.items():

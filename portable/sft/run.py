@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from portable.core.artefact import Artefact, seal
 from portable.core.errors import ConfigError
@@ -24,20 +24,21 @@ from portable.eval.scorer.match import token_f1
 from portable.model.config import ModelConfig
 from portable.model.flops import train_flops_per_token
 from portable.model.tokenizer import Tokenizer
-from portable.model.weights import MODEL_FILES, load_model, save_model, weight_files
+from portable.model.weights import load_model
 from portable.parallel.check import check_layout
 from portable.parallel.runtime import Runtime
 from portable.parallel.spread_model import SpreadModel
-from portable.sft.adapter import add_lora, merge_lora, save_lora
+from portable.sft.adapter import add_lora
 from portable.sft.collate import Collator, Row, to_rows
 from portable.sft.config import AdapterKind, SftConfig
 from portable.sft.corpus import arithmetic_format, read_splits
+from portable.sft.export import export_tuned
 from portable.sft.mask import to_examples
+from portable.train.deepspeed_file import settle_deepspeed
 from portable.train.next_token import next_token_loss
 from portable.train.trainer import Trainer
 
 logger = logging.getLogger(__name__)
-_ADAPTER = "adapter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,13 @@ def run_sft(config: SftConfig, runtime: Runtime, engine: EngineConfig, workspace
         seq_len=config.seq_len,
         num_micro_batches=config.grad_accum_steps(runtime.readers.size),
     )
+    settle_deepspeed(
+        config,
+        runtime,
+        workspace,
+        micro_batch_size=config.micro_batch_size,
+        grad_accum_steps=config.grad_accum_steps(runtime.readers.size),
+    )
     data = _read_data(config, tokenizer)
     if config.adapter.kind is AdapterKind.lora:
         add_lora(model, config.adapter, config.seed)
@@ -84,7 +92,7 @@ def run_sft(config: SftConfig, runtime: Runtime, engine: EngineConfig, workspace
     loss_before = heldout_loss(trainer.model, data.heldout, collate, config.micro_batch_size, runtime)
     trainer.fit()
     loss_after = heldout_loss(trainer.model, data.heldout, collate, config.micro_batch_size, runtime)
-    payload = _save(config, runtime, trainer.model, model_config, tokenizer, workspace.dir)
+    payload = export_tuned(trainer.model, config.adapter, model_config, tokenizer, workspace.dir)
     answers_after = _answer(workspace.dir, data.questions, config, engine, runtime)
 
     samples = _compare(data.questions, answers_before, answers_after)
@@ -176,26 +184,6 @@ def _build_trainer(
         evaluate=evaluate,
     )
     return trainer
-
-
-def _save(
-    config: SftConfig,
-    runtime: Runtime,
-    trained: SpreadModel,
-    model_config: ModelConfig,
-    tokenizer: Tokenizer,
-    path: Path,
-) -> list[str]:
-    """Write the model folder, and the adapter beside it; return the payload's names."""
-    state: Mapping[str, Tensor] = trained.whole_weights()
-    is_lora = config.adapter.kind is AdapterKind.lora
-    if runtime.group.rank == 0:
-        if is_lora:
-            save_lora(state, config.adapter, path / _ADAPTER)
-            state = merge_lora(state, config.adapter)
-        save_model(state, model_config, tokenizer, path)
-    runtime.group.barrier()
-    return [*MODEL_FILES, *weight_files(path), *([_ADAPTER] if is_lora else [])]
 
 
 def _answer(

@@ -35,7 +35,7 @@ class InitialModel(Protocol):
     module: HeadedModel
     fill: Fill
     vocab_size: int
-    max_seq_len: int
+    max_seq_len: int | None  # None where nobody says
 
     def check(self, config: ParallelConfig, *, seq_len: int, num_micro_batches: int) -> None:
         """Raise ConfigError if the model cannot be divided so, as far as can be told by now."""
@@ -75,7 +75,8 @@ class OwnModel:
     def __init__(self, shape: ModelConfig, kernels: KernelSet, seed: int, path: Path | None = None) -> None:
         architecture(shape)  # a shape that no folder can name would fail only when it is saved
         self.shape = shape
-        self.vocab_size, self.max_seq_len = shape.vocab_size, shape.max_seq_len
+        self.vocab_size: int = shape.vocab_size
+        self.max_seq_len: int | None = shape.max_seq_len
         with torch.device("meta"):  # each rank draws or reads its own part of the weights only
             self.module: HeadedModel = Decoder(shape, kernels)
 
@@ -105,7 +106,7 @@ class ForeignModel:
         self.module: HeadedModel = module
         self.fill: Fill = weights
         self.vocab_size: int = module.settings.vocab_size
-        self.max_seq_len: int = module.settings.max_seq_len
+        self.max_seq_len: int | None = module.settings.max_seq_len
         self._names = weights.names
 
     def check(self, config: ParallelConfig, *, seq_len: int, num_micro_batches: int) -> None:

@@ -145,10 +145,11 @@ def _heldout_bits(
 
 def _check_fits(config: PretrainConfig, initial: InitialModel, tokenizer: Tokenizer) -> None:
     path = Path(config.model_path)
-    if config.model_path and config.seq_len > initial.max_seq_len:
+    limit = initial.max_seq_len
+    if config.model_path and limit is not None and config.seq_len > limit:
         raise ConfigError(
-            f"pretrain.seq_len={config.seq_len} is longer than the {initial.max_seq_len} tokens of the model "
-            f"{path}; use seq_len of at most {initial.max_seq_len}"
+            f"pretrain.seq_len={config.seq_len} is longer than the {limit} tokens of the model {path}; use "
+            f"seq_len of at most {limit}"
         )
     holds_tokenizer = config.model_path and all((path / file).is_file() for file in TOKENIZER_FILES)
     if holds_tokenizer and Tokenizer.load(path).inner.get_vocab() != tokenizer.inner.get_vocab():

@@ -35,12 +35,17 @@ class LossWatch:
         """Whether the run may return to its last checkpoint once more."""
         return self.num_rollbacks < self.config.max_times
 
-    def first_offence(self, first_step: int, rows: Sequence[Sequence[float]]) -> tuple[int, str] | None:
+    def first_offence(
+        self, first_step: int, rows: Sequence[Sequence[float]], left_out: Sequence[bool] = ()
+    ) -> tuple[int, str] | None:
         """Return the first step that went wrong and what is wrong with it, or None.
 
-        A row of a step begins with its loss and gradient norm; those before an offence are remembered.
+        A row of a step begins with its loss and gradient norm; those before an offence are remembered. Steps
+        that were ``left_out`` changed nothing: an overflow of fp16 is the loss scale's to mend.
         """
         for step, (loss, grad_norm, *_) in enumerate(rows, start=first_step):
+            if left_out and left_out[step - first_step]:
+                continue
             if not (math.isfinite(loss) and math.isfinite(grad_norm)):
                 return step, f"the loss is {loss:g} and the gradient norm {grad_norm:g}"
             bound = self._bound()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +25,10 @@ from portable.model.weight_stream import (
     StoredWeights,
     write_weights,
 )
+
+logger = logging.getLogger(__name__)
+# Constants that older files carry: frequencies, which the config decides, and GPT-2's mask.
+_COMPUTED = r"(rotary_emb\.inv_freq|attn\.masked_bias)$"
 
 
 class Box(Protocol):
@@ -60,26 +66,39 @@ class HfWeights:
 def empty_hf(path: Path, kernels: KernelSet) -> tuple[HfDecoder, HfWeights]:
     """Return the model in a folder, its parameters on the meta device, and what fills them.
 
-    Raises: ArtefactError if the folder holds no model that transformers knows; CapabilityError for a model
-    that ``HfDecoder`` refuses.
+    Raises: ArtefactError if the folder holds no model that transformers knows, or tensors that the model has
+    no place for; CapabilityError for a model that ``HfDecoder`` refuses.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
-    register_attention()
     if not (path / "config.json").is_file():
         raise ArtefactError(f"{path} holds no config.json; name the folder of a model of transformers")
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True)
-        # In float32, the format of a run's parameters is the strategy's business.
-        with torch.device("meta"):
-            lm = AutoModelForCausalLM.from_config(config, attn_implementation=NAME, dtype=torch.float32)
+        model, buffers, lm = bare_hf(config, kernels)
     except (ValueError, KeyError, OSError) as error:
         raise ArtefactError(f"transformers cannot make the model of {path}: {error}") from error
+    names = StoredNames(StoredWeights(path), _renaming(lm))
+    _check_all_used(names, model, lm)
+    return model, HfWeights(names, buffers)
+
+
+# Any: a PretrainedConfig and a PreTrainedModel, whose modules take seconds to import
+def bare_hf(config: Any, kernels: KernelSet) -> tuple[HfDecoder, dict[str, Tensor], Any]:
+    """Return the model of a config, on the meta device in float32, the values of its buffers, and what it was
+    made from.
+
+    Raises: CapabilityError for a model that ``HfDecoder`` refuses.
+    """
+    from transformers import AutoModelForCausalLM
+
+    register_attention()
+    with torch.device("meta"):  # in float32: the format of a run's parameters is the strategy's business
+        lm = AutoModelForCausalLM.from_config(config, attn_implementation=NAME, dtype=torch.float32)
     _make_buffers(lm)
     with torch.device("meta"):
         model = HfDecoder(lm, kernels)
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    return model, HfWeights(StoredNames(StoredWeights(path), _renaming(lm)), buffers)
+    return model, {name: buffer.clone() for name, buffer in model.named_buffers()}, lm
 
 
 def load_hf(
@@ -127,6 +146,35 @@ def save_hf_stream(
     write_json(path / "generation_config.json", read_json(generation) if generation.is_file() else {})
     tokenizer.save(path)
     write_weights(outside, names.carry(weights), path, max_shard_bytes=max_shard_bytes)
+
+
+def _check_all_used(names: StoredNames, model: HfDecoder, lm: Any) -> None:  # Any: a PreTrainedModel
+    """Say which tensors of the files are left out because transformers leaves them out, or because the head
+    is the embedding. Raises: ArtefactError if there are others.
+    """
+    parameters = (name for name, _ in (*model.named_parameters(), *model.named_buffers()))
+    harmless = [_COMPUTED, *(lm._keys_to_ignore_on_load_unexpected or ())]
+    if model.tied and model.places.head:
+        harmless.append(f"^{re.escape(model.places.head)}\\.weight$")
+    left: list[str] = []
+    strange: list[str] = []
+    for theirs, name in sorted(names.unused(parameters).items()):
+        (left if any(re.search(pattern, name) for pattern in harmless) else strange).append(theirs)
+    if strange:
+        raise ArtefactError(
+            f"{names.stored.path} holds {len(strange)} tensors that a {type(lm).__name__} has no place for: "
+            f"{_some(strange)}; training would lose them. Use the config.json of this very model; merge "
+            "adapters into it, and unpack quantised weights, before"
+        )
+    if left:
+        logger.info(
+            "%s: %d tensors are left out, as %s leaves them out: %s",
+            *(names.stored.path, len(left), type(lm).__name__, _some(left)),
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
 
 
 class _Whole:

@@ -61,6 +61,15 @@ class StoredNames:
         theirs = self._stored.get(f"{match['stem']}.{word}")
         return None if theirs is None else (theirs, _HALF.get(match["matrix"]))
 
+    def unused(self, parameters: Iterable[str]) -> dict[str, str]:
+        """Return the tensors that make up none of ``parameters``: the names in the code by those in files."""
+        used: set[str] = set()
+        for name in parameters:
+            fused = self.fused(name)
+            used.update(self.each(name))
+            used.update(found for found in (self.whole(name), fused and fused[0]) if found)
+        return {theirs: plain for plain, theirs in self._stored.items() if theirs not in used}
+
     def box(self, name: str, whole: Sequence[int], offset: Sequence[int], shape: Sequence[int]) -> Tensor:
         """Return the box at ``offset`` of a parameter of shape ``whole``, reading no other bytes.
 

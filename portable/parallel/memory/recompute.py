@@ -37,7 +37,7 @@ def apply_recomputation(part: nn.Module, config: RecomputeConfig) -> list[str]:
     """
     if config.mode == "none":
         return []
-    blocks = list(named_blocks(part))[:: config.every]
+    blocks = list(named_blocks(part))[:: config.every][: config.num_layers or None]
     recompute = _Recompute(config)
     for _, block in blocks:
         for module in block.modules():

@@ -1,5 +1,6 @@
-"""The pass: feed-forward layers take some rows at a time, forward and backward, so that what lies between
-their matrices is never there for all rows. It costs one more forward pass through them.
+"""The pass: large linear layers use a tile of their weight at a time, and feed-forward layers take some rows
+at a time, forward and backward, so that what lies between their matrices is never there for all rows. The
+latter costs one more forward pass through them.
 
 Shapes: M rows (tokens of all sequences), D hidden.
 Source: Bekman et al. 2025, arXiv:2506.13996, section 3.1.
@@ -16,18 +17,49 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from portable.core.errors import ConfigError
 from portable.model.mlp import Mlp
+from portable.parallel.blocks import named_blocks
 from portable.parallel.config import TileConfig
+from portable.parallel.memory.chunked_linear import ChunkedLinear, weight_bytes
 from portable.parallel.pipeline.deferred import WeightGradients
+from portable.parallel.tensor.cut import replace_module
 
+_MIB = 1 << 20
 Forward = Callable[[Tensor], Tensor]
 
 
 def apply_tiles(part: nn.Module, config: TileConfig) -> list[str]:
-    """Let the feed-forward layers of ``part`` take their rows in ``mlp_chunks``; return their names.
+    """Let the feed-forward layers of ``part`` take their rows in ``mlp_chunks``, and linear layers of blocks
+    their weights in tiles of ``linear_mb``; return their names.
 
     The layers of a mixture are left alone, but for those that every token passes.
+    Raises: ConfigError if a layer that is to be tiled multiplies in 8 bits.
     """
+    return [*_tile_linear(part, config), *_tile_mlp(part, config)]
+
+
+def _tile_linear(part: nn.Module, config: TileConfig) -> list[str]:
+    limit = int(config.linear_mb * _MIB)
+    if not limit:
+        return []
+    names: list[str] = []
+    for block_name, block in named_blocks(part):
+        for name, module in list(block.named_modules(prefix=block_name)):
+            if type(module) is not nn.Linear or weight_bytes(module) <= limit:
+                continue
+            if "forward" in vars(module):
+                raise ConfigError(
+                    f"parallel.tile.linear_mb={config.linear_mb} would tile {name}, which multiplies in 8 "
+                    "bits; use precision.float8.recipe=none, name it in precision.float8.exclude, or use "
+                    "linear_mb=0"
+                )
+            replace_module(part, name, ChunkedLinear(module, limit))
+            names.append(name)
+    return names
+
+
+def _tile_mlp(part: nn.Module, config: TileConfig) -> list[str]:
     if config.mlp_chunks == 1:
         return []
     layers = [(name, module) for name, module in part.named_modules() if isinstance(module, Mlp)]
@@ -39,7 +71,7 @@ def apply_tiles(part: nn.Module, config: TileConfig) -> list[str]:
 def _run(layer: nn.Module, forward: Forward, chunks: int, x: Tensor) -> Tensor:
     rows_MD = x.flatten(0, -2)
     if not torch.is_grad_enabled():
-        out_MD = torch.cat([forward(tile) for tile in rows_MD.chunk(chunks)])
+        out_MD = torch.cat([forward(tile) for tile in rows_MD.tensor_split(chunks)])
     else:
         out_MD = _Tiled.apply(rows_MD, forward, chunks, *layer.parameters())
     return out_MD.view(*x.shape[:-1], -1)
@@ -53,7 +85,8 @@ class _Tiled(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, forward: Forward, chunks: int, *parameters: Tensor) -> Tensor:
         ctx.layer, ctx.chunks, ctx.autocast = forward, chunks, _autocast_of(x)
         ctx.save_for_backward(x, *parameters)
-        return torch.cat([forward(tile) for tile in x.chunk(chunks)])
+        # As many tiles on every rank, however many rows it has: collectives inside must match.
+        return torch.cat([forward(tile) for tile in x.tensor_split(chunks)])
 
     @staticmethod
     @once_differentiable  # its stub loses the parameter's name
@@ -62,7 +95,7 @@ class _Tiled(torch.autograd.Function):
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         sums: list[Tensor] = []
         grad_tiles: list[Tensor] = []
-        for tile, grad in zip(x.chunk(ctx.chunks), grads[0].chunk(ctx.chunks), strict=True):
+        for tile, grad in zip(x.tensor_split(ctx.chunks), grads[0].tensor_split(ctx.chunks), strict=True):
             leaf = tile.detach().requires_grad_()
             with torch.enable_grad(), ctx.autocast(), _at_once():
                 out = ctx.layer(leaf)

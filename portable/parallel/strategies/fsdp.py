@@ -7,6 +7,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -17,8 +18,9 @@ from portable.core.errors import CapabilityError
 from portable.device.protocol import Device
 from portable.parallel.blocks import named_blocks
 from portable.parallel.config import FsdpConfig, PrecisionConfig
+from portable.parallel.memory.chunked_linear import ChunkedLinear
 from portable.parallel.mesh import Mesh
-from portable.parallel.placement import Placement
+from portable.parallel.placement import Placement, original_name
 from portable.parallel.strategies.bucket import dim_to_divide
 from portable.parallel.strategies.fsdp_state import finish_backward, groups_of
 from portable.parallel.strategies.native import NativeStrategy, named_parameters
@@ -38,8 +40,6 @@ class FsdpStrategy(NativeStrategy):
     does what has one rank on its axis; it is kept as under ``zero1``.
     Gradients are divided after every micro-batch; replicas add theirs up after the last.
     """
-
-    wraps_meta = True
 
     def __init__(self, config: FsdpConfig, precision: PrecisionConfig, mesh: Mesh, device: Device) -> None:
         terms = Terms(config.name, Divides.states, casts=True, bucket_mb=_REST_BUCKET_MB)
@@ -89,6 +89,7 @@ class FsdpStrategy(NativeStrategy):
         held = Counter(parameter for part in self.parts for parameter in part.parameters())
         self._whole = {parameter for parameter, count in held.items() if count > 1}
         for part in self.parts:
+            self._divide_tiled(part)
             self._shard_part(part)
             if not isinstance(part, FSDPModule):
                 continue
@@ -96,6 +97,20 @@ class FsdpStrategy(NativeStrategy):
             for module in _sharded_modules(part):  # these two settings do not reach modules below
                 module.set_gradient_divide_factor(1.0)  # portable: ignore[P06] - the next line keeps to sums
                 module.set_force_sum_reduction_for_comms(True)
+
+    def _divide_tiled(self, part: nn.Module) -> None:
+        """Let linear layers that use their weights in tiles keep their own rows, and gather those tiles."""
+        size = self.mesh.size(_DENSE.shard)
+        for name, module in part.named_modules():
+            if not isinstance(module, ChunkedLinear) or size == 1 or module.weight in self._whole:
+                continue
+            key = original_name(f"{name}.weight")
+            placement = self.placements.get(key, Placement(tuple(module.weight.shape)))
+            if placement.shard != _DENSE.shard:
+                continue
+            module.divide(self.mesh.group(_DENSE.shard), self.precision.reduce_dtype.torch())
+            placement = replace(placement.cut(0, _DENSE.shard), data=_DENSE.replica, shard="")
+            self.placements = {**self.placements, key: placement}
 
     def _shard_part(self, part: nn.Module) -> None:
         axes = {found: self._shard_axis(name, found) for name, found in named_parameters([part]).items()}
@@ -134,7 +149,8 @@ class FsdpStrategy(NativeStrategy):
         if parameter in self._whole:
             return ""
         axis = self.placements[name].shard if name in self.placements else _DENSE.shard
-        return axis if parameter.ndim > 0 and parameter.numel() > 0 and self.mesh.size(axis) > 1 else ""
+        divides = axis and parameter.ndim > 0 and parameter.numel() > 0 and self.mesh.size(axis) > 1
+        return axis if divides else ""
 
     def _sharded_parts(self) -> list[FSDPModule]:
         return [part for part in self.parts if isinstance(part, FSDPModule)]

@@ -23,7 +23,7 @@ class NativeStrategy:
 
     name = ""
     needs_peers = True
-    wraps_meta = False
+    wraps_meta = True
 
     def __init__(
         self, config: StrategyConfig, precision: PrecisionConfig, mesh: Mesh, device: Device, terms: Terms
@@ -57,7 +57,9 @@ class NativeStrategy:
             if parameter.is_floating_point():
                 parameter.data = parameter.data.to(dtype)
         self._shard()
-        if not any(parameter.is_meta for parameter in named_parameters(self.parts).values()):
+        if any(parameter.is_meta for parameter in named_parameters(self.parts).values()):
+            self._narrow()
+        else:
             self._settle()
 
     def shards(self) -> list[ParameterShard]:
@@ -120,6 +122,10 @@ class NativeStrategy:
         """Bring the parts of all ranks into the modules that compute."""
         self._settle().publish()
 
+    def held(self) -> dict[str, list[Tensor]]:
+        """Return nothing: all is in parameters, their gradients, and the optimiser."""
+        return {}
+
     def state(self) -> dict[str, tuple[Tensor, ParameterShard | None]]:
         """Return weights and the optimiser's state by name."""
         self.optimizer.prepare()
@@ -156,6 +162,13 @@ class NativeStrategy:
 
     def _shard(self) -> None:
         """Shard in place what is not to compute whole: nothing."""
+
+    def _narrow(self) -> None:
+        """Let parameters that have no memory yet ask for no more than what computes will need."""
+        dtype = self.precision.compute_dtype.torch()
+        for parameter in named_parameters(self.parts).values() if self.terms.casts else ():
+            if parameter.is_floating_point() and not isinstance(parameter, DTensor):
+                parameter.data = parameter.data.to(dtype)
 
     def _settle(self) -> Replicas:
         """Once the parameters have memory, find what the optimiser updates."""

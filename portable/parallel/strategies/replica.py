@@ -101,6 +101,7 @@ class Replicas:
         divided = (
             self._terms.divides is not Divides.nothing
             and parameter.ndim > 0
+            and placement.shard != ""
             and self._mesh.size(placement.shard) > 1
         )
         casts = self._terms.casts and parameter.is_floating_point()
@@ -109,7 +110,7 @@ class Replicas:
             data=placement.data,
             shard=placement.shard if divided else "",
             replica=placement.replica,
-            held=parameter.dtype,
+            held=self._precision.param_dtype.torch() if parameter.is_floating_point() else parameter.dtype,
             computes=self._precision.compute_dtype.torch() if casts else parameter.dtype,
         )
 
@@ -159,7 +160,8 @@ class Replicas:
             own = own.narrow(dim, *chunk(parameter.shape[dim], size, rank))
             placement = placement.cut(dim, kind.shard)
         if kind.held is not kind.computes:
-            own = own.clone() if kind.shard else own
+            # Of one that is in the other format already, nothing but the part is ever wide.
+            own = own.to(kind.held, copy=bool(kind.shard))
             parameter.data = parameter.data.to(kind.computes)
         part = nn.Parameter(own, parameter.requires_grad)
         self.holdings[name] = ParameterShard(name, part, placement)

@@ -27,6 +27,15 @@ def test_the_factor_falls_on_overflow_and_grows_after_good_steps():
     assert resumed.read() == scale.read()
 
 
+def test_an_overflow_at_the_smallest_factor_is_told():
+    scale = make(initial=4.0, minimum=2.0)
+    spent = []
+    for norm in (OVERFLOW, OVERFLOW, FINE):
+        scale.judge(norm)
+        spent.append(scale.is_spent)
+    assert spent == [False, True, False]
+
+
 def test_gradients_are_divided_again():
     parameter = nn.Parameter(torch.ones(3))
     parameter.grad = torch.full((3,), 32.0)

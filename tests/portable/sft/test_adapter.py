@@ -15,7 +15,7 @@ from portable.model.init import new_model
 from portable.model.tokenizer import Tokenizer
 from portable.model.weights import save_model
 from portable.parallel.runtime import Runtime
-from portable.sft.adapter import add_lora, merge_lora, save_lora
+from portable.sft.adapter import LoraMerge, add_lora, save_lora
 from portable.sft.config import AdapterConfig, AdapterKind
 
 LORA = AdapterConfig(kind=AdapterKind.lora, r=4, alpha=6.0)
@@ -36,6 +36,16 @@ def shake(model: Decoder) -> None:
                 parameter.copy_(torch.empty(parameter.shape).normal_(0, 0.2, generator=stream))
 
 
+def merged(model: Decoder, config: AdapterConfig) -> dict[str, Tensor]:
+    state = model.state_dict()
+    merge = LoraMerge(state, config)
+    return {
+        name: merge.weight(trained, value)
+        for trained, value in state.items()
+        if (name := merge.name(trained)) is not None
+    }
+
+
 def test_a_fresh_adapter_changes_nothing_and_is_all_that_learns(model: Decoder):
     before = logits(model)
     add_lora(model, LORA, seed=0)
@@ -51,16 +61,16 @@ def test_merged_logits_equal_those_of_the_adapter(model: Decoder, runtime: Runti
     add_lora(model, LORA, seed=0)
     shake(model)
     adapted = logits(model)
-    merged = new_model(model.config, runtime.kernels, seed=9)
-    merged.load_state_dict(merge_lora(model.state_dict(), LORA))
-    torch.testing.assert_close(logits(merged), adapted, rtol=1e-5, atol=1e-5)
+    plain = new_model(model.config, runtime.kernels, seed=9)
+    plain.load_state_dict(merged(model, LORA))
+    torch.testing.assert_close(logits(plain), adapted, rtol=1e-5, atol=1e-5)
     assert (adapted - before).abs().max() > 0.01
 
 
 def test_the_merge_is_pefts_own(model: Decoder):
     add_lora(model, LORA, seed=0)
     shake(model)
-    ours = merge_lora(model.state_dict(), LORA)
+    ours = merged(model, LORA)
     layers = {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
     for name, layer in layers.items():
         layer.merge()
@@ -73,9 +83,9 @@ def test_what_is_not_adapted_stays_bit_for_bit(model: Decoder):
     config = AdapterConfig(kind=AdapterKind.lora, r=2, target_modules=["q"])
     add_lora(model, config, seed=0)
     shake(model)
-    merged = merge_lora(model.state_dict(), config)
-    assert merged.keys() == original.keys()
-    changed = {name for name in original if not torch.equal(merged[name], original[name])}
+    found = merged(model, config)
+    assert found.keys() == original.keys()
+    changed = {name for name in original if not torch.equal(found[name], original[name])}
     assert changed == {"blocks.0.attention.q.weight", "blocks.1.attention.q.weight"}
 
 
@@ -89,10 +99,10 @@ def test_the_saved_adapter_works_in_peft_on_transformers(
     theirs = PeftModel.from_pretrained(base, str(tmp_path)).eval()
     with torch.no_grad():
         torch.testing.assert_close(theirs(IDS).logits, logits(model), rtol=1e-4, atol=1e-5)
-    save_model(merge_lora(model.state_dict(), LORA), model_config, tokenizer, tmp_path / "merged")
-    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+    save_model(merged(model, LORA), model_config, tokenizer, tmp_path / "merged")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
     with torch.no_grad():
-        torch.testing.assert_close(merged(IDS).logits, logits(model), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(plain(IDS).logits, logits(model), rtol=1e-4, atol=1e-5)
 
 
 def test_the_saved_files_do_not_depend_on_chance(model: Decoder, tmp_path: Path):

@@ -197,3 +197,10 @@ def test_the_window_moves():
 def test_settings_without_a_meaning_are_refused(changes: dict[str, float], told: str):
     with pytest.raises(ConfigError, match=told):
         RollbackConfig(**changes)
+
+
+def test_steps_that_were_left_out_are_not_judged():
+    rows = [(math.inf, 0.0), (math.inf, 1.0)]
+    assert LossWatch(RollbackConfig()).first_offence(5, rows, [True, True]) is None
+    step, _ = LossWatch(RollbackConfig()).first_offence(5, rows, [True, False]) or (0, "")
+    assert step == 6

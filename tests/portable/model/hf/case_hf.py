@@ -11,13 +11,13 @@ from portable.model.hf.folder import empty_hf
 from portable.parallel.config import ParallelConfig
 from portable.parallel.runtime import Runtime
 from portable.testing.runtime import make_runtime, with_strategy
+from portable.testing.strategy.decoder import ROWS, Rows
 from portable.testing.strategy.tiny import workspace
 from portable.train.config import AdamWConfig, CheckpointConfig, TrainConfig
 from portable.train.next_token import next_token_loss
 from portable.train.trainer import Trainer
-from tests.portable.parallel.case_spread import ROWS, Rows
 
-STEPS = 3
+STEPS = 2  # the second sees what the first changed
 TP: dict[str, Any] = {"tensor_parallel_degree": 2}
 CP: dict[str, Any] = {"context_parallel_degree": 2}
 PP: dict[str, Any] = {"pipeline_parallel_degree": 2}

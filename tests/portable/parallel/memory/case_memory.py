@@ -17,6 +17,7 @@ from portable.testing.runtime import make_runtime, with_strategy
 from tests.portable.parallel.case_spread import MODELS, TWO, train
 
 TILED = ("zero2", "fsdp", "tp+sp", "pp")
+LINEAR_MB = 0.0015  # a weight of 32 x 48 numbers takes 0.0059
 NARROW = ("ddp", "zero2", "fsdp", "pp")
 
 
@@ -43,6 +44,8 @@ def together() -> dict[str, Any]:
             tile=TileConfig(mlp_chunks=3),
             recompute=RecomputeConfig(mode="full"),
         )
+        run(name, "tiled weights", tile=TileConfig(linear_mb=LINEAR_MB))
+        run(name, "tiled weights and rows", tile=TileConfig(linear_mb=LINEAR_MB, mlp_chunks=3))
     for name in NARROW:
         run(name, "bf16", PrecisionConfig(compute_dtype=Dtype.bf16))
         for recipe in ("tensorwise", "rowwise"):

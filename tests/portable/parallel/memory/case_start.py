@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from portable.device.protocol import Dtype
 from portable.model.config import ModelConfig
 from portable.model.decoder import Decoder
 from portable.model.init import initial_value
-from portable.parallel.config import ParallelConfig
+from portable.parallel.config import ParallelConfig, PrecisionConfig
 from portable.parallel.placement import Extent
 from portable.parallel.runtime import Runtime
 from portable.parallel.spread import spread
+from portable.parallel.spread_model import SpreadModel
 from portable.testing.runtime import make_runtime, with_strategy
 from portable.train.precision import forward_context
 
@@ -40,6 +44,14 @@ LAYOUTS: dict[str, tuple[str, dict[str, Any]]] = {
     "pp": ("single", {"pipeline_parallel_degree": 2}),
 }
 
+SIMULATED = {
+    "ddp": ("ddp", Dtype.fp32),
+    "zero1": ("zero1", Dtype.fp32),
+    "zero1, bf16": ("zero1", Dtype.bf16),
+    "zero2, bf16": ("zero2", Dtype.bf16),
+    "fsdp": ("fsdp", Dtype.fp32),
+}
+
 
 def together() -> dict[str, dict[str, int]]:
     """Return by layout this rank's own bytes of parameters, and the peak of the process above the start."""
@@ -54,22 +66,57 @@ def together() -> dict[str, dict[str, int]]:
     return report
 
 
+def on_simulator() -> dict[str, dict[str, int]]:
+    """Return the same by a simulated device's own counter, also of copies in 16 bits."""
+    runtime = make_runtime("sim", "ddp")
+    report: dict[str, dict[str, int]] = {}
+    for name, (strategy, dtype) in SIMULATED.items():
+        own = with_strategy(runtime, strategy, PrecisionConfig(compute_dtype=dtype))
+        index = own.group.local_rank
+        gc.collect()  # the model before
+        own.device.reset_peak_memory()
+        before = own.device.memory(index).used_bytes
+        model, _ = _spread(own, replace(MODEL, num_layers=2))
+        held: dict[int, int] = {}
+        for tensor in _tensors(model):
+            storage = tensor.untyped_storage()
+            held[storage.data_ptr()] = storage.nbytes()
+        peak = own.device.memory(index).peak_bytes
+        assert peak is not None
+        report[name] = {"held": sum(held.values()), "peak": peak - before}
+        report[name]["used"] = own.device.memory(index).used_bytes - before
+        report[name]["largest"] = max(tensor.nbytes for tensor in _tensors(model))
+        del model, tensor, storage
+    runtime.group.close()
+    return report
+
+
+def _tensors(model: SpreadModel) -> Iterator[Tensor]:
+    """Yield what computes, and what the optimiser updates."""
+    yield from (_local(parameter).detach() for part in model.parts for parameter in part.parameters())
+    yield from (_local(shard.parameter).detach() for shard in model.strategy.holdings())
+
+
 def _begin(runtime: Runtime) -> dict[str, int]:
-    with torch.device("meta"):
-        decoder = Decoder(MODEL, runtime.kernels)
-    whole = sum(parameter.numel() * 4 for parameter in decoder.parameters())
-    largest = max(parameter.numel() * 4 for parameter in decoder.parameters())
-
-    def fill(name: str, shape: tuple[int, ...], extent: Extent) -> Tensor:
-        return extent.of(initial_value(MODEL, name, shape, 0))
-
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = _status("VmRSS")
-    spread_model = spread(decoder, runtime, forward_context(runtime), fill=fill)
+    spread_model, sizes = _spread(runtime, MODEL)
     peak = _status("VmHWM") - before
     parameters = (parameter for part in spread_model.parts for parameter in part.parameters())
     held = sum(_local(parameter).numel() * 4 for parameter in parameters)
-    return {"whole": whole, "largest": largest, "held": held, "peak": peak}
+    return {"whole": sum(sizes), "largest": max(sizes), "held": held, "peak": peak}
+
+
+def _spread(runtime: Runtime, config: ModelConfig) -> tuple[SpreadModel, list[int]]:
+    """Spread the model; return it with the bytes of its whole parameters."""
+    with torch.device("meta"):
+        decoder = Decoder(config, runtime.kernels)
+    sizes = [parameter.numel() * 4 for parameter in decoder.parameters()]
+
+    def fill(name: str, shape: tuple[int, ...], extent: Extent) -> Tensor:
+        return extent.of(initial_value(config, name, shape, 0))
+
+    return spread(decoder, runtime, forward_context(runtime), fill=fill), sizes
 
 
 def _local(parameter: Any) -> Tensor:

@@ -37,11 +37,15 @@ def test_recomputation_changes_no_bit_in_any_layout(tmp_path: Path):
 
 
 @pytest.mark.parametrize("layout", TILED)
-@pytest.mark.parametrize("change", ["tiles", "tiles and recomputation"])
+@pytest.mark.parametrize(
+    "change", ["tiles", "tiles and recomputation", "tiled weights", "tiled weights and rows"]
+)
 def test_tiles_change_sums_in_their_last_bits_only(changed: dict[str, Any], layout: str, change: str):
     whole, tiled = changed[layout]["nothing"], changed[layout][change]
     assert tiled["losses"] == pytest.approx(whole["losses"], abs=2e-6)
     assert tiled["norms"] == pytest.approx(whole["norms"], rel=1e-5)
+    for name, values in whole["weights"].items():
+        assert tiled["weights"][name] == pytest.approx(values, abs=5e-5), name
 
 
 @pytest.mark.parametrize("layout", NARROW)
