@@ -22,6 +22,7 @@ from portable.core.registry import blame
 from portable.device.select import detect_hardware
 from portable.launcher.child import run_child
 from portable.launcher.command import LAUNCHERS, Launcher, RankCommand, in_folder, without_launcher
+from portable.launcher.failure import RankError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -103,7 +104,10 @@ def _run_one_of_several(
     verb: str, job: MachineConfig, options: list[str], overrides: list[str], folder: Path
 ) -> str:
     words = without_launcher(overrides) if job.launcher.submits else overrides
-    run_child([verb, *options, *words, f"hydra.run.dir={folder}"], folder, read_place().rank)
+    try:
+        run_child([verb, *options, *words, f"hydra.run.dir={folder}"], folder, read_place().rank)
+    except RankError as error:
+        raise RankError(f"the job {' '.join(overrides)}: {error}", error.exit_code) from error
     return str(folder)
 
 

@@ -77,6 +77,7 @@ def flatten_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
 
 
 def _nearest(key: str, keys: Sequence[str]) -> str:
+    keys = [name for name in keys if name != key]  # an alias of what this verb does not have
     by_full = did_you_mean(key, keys)
     if by_full:
         return by_full

@@ -1,7 +1,7 @@
 """A model spread over a mesh: passes cut it in a fixed order, a data strategy keeps its state.
 
-The order is: pipeline stages, tensor (with sequence) parallel, context, experts, low precision, the device's
-linear layers, tiles, compilation, recomputation (which repeats what was compiled), data strategy. A pass
+The order is: pipeline stages, tensor (with sequence) parallel, context, experts, low precision, tiles, the
+device's linear layers, compilation, recomputation (which repeats what was compiled), data strategy. A pass
 changes modules and notes in ``placements`` what it cut.
 """
 
@@ -95,9 +95,9 @@ def _refine(part: nn.Module, runtime: Runtime, *, staged: bool) -> None:
     """Change how blocks compute what they do."""
     config, float8 = runtime.parallel, runtime.precision.float8
     runtime.note("float8", apply_float8(part, float8, runtime.device.capability()))
+    runtime.note("tiled", apply_tiles(part, config.tile))
     if not staged:  # a pipeline may put weight gradients off, and takes over torch's own product for it
         runtime.note("linear", apply_linear_kernels(part, runtime.kernels))
-    runtime.note("tiled", apply_tiles(part, config.tile))
     runtime.note("compiled", apply_compilation(part, config, runtime.device))
     runtime.note("recomputed", apply_recomputation(part, config.recompute))
 

@@ -65,6 +65,11 @@ class Strategy(Protocol):
         ...
 
     @property
+    def shards_parameters(self) -> bool:
+        """Whether a rank holds only a part of every weight between steps."""
+        ...
+
+    @property
     def modules(self) -> list[nn.Module]:
         """What is called in training, one for each part."""
         ...

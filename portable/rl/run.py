@@ -21,7 +21,6 @@ from portable.engine.native.engine import NativeEngine
 from portable.model.tokenizer import Tokenizer
 from portable.model.weights import MODEL_FILES, load_model, weight_files
 from portable.parallel.runtime import Runtime
-from portable.parallel.strategies.deepspeed.strategy import DeepspeedStrategy
 from portable.rl.batch import RolloutBatch
 from portable.rl.config import RlConfig
 from portable.rl.loss.grpo import GrpoObjective
@@ -50,11 +49,10 @@ def run_rl(config: RlConfig, runtime: Runtime, engine: EngineConfig, workspace: 
             "sequences; use strategy=ddp, zero1 or zero2 with the degrees of tp, pp and cp "
             "at 1"
         )
-    strategy = runtime.new_strategy()
-    if isinstance(strategy, DeepspeedStrategy) and strategy.config.stage == 3:
+    if runtime.new_strategy().shards_parameters:
         raise ConfigError(
-            "strategy.stage=3 keeps a part of every weight on a rank, but rl samples from the whole model; "
-            "use strategy.stage=1 or 2"
+            f"strategy={runtime.strategy} as asked for keeps a part of every weight on a rank, but rl "
+            "samples from whole ones; use strategy=ddp, zero1 or zero2, or stage 1 or 2 of DeepSpeed's engine"
         )
     settle_deepspeed(
         config, runtime, workspace, micro_batch_size=config.micro_batch_size, grad_accum_steps=None

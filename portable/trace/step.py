@@ -58,6 +58,15 @@ class TracedStrategy:
         """Never: what is watched must have its weights."""
         return False
 
+    def held(self) -> dict[str, list[Tensor]]:
+        """Return what the inner one keeps."""
+        return self.inner.held()
+
+    @property
+    def shards_parameters(self) -> bool:
+        """What the inner one says."""
+        return self.inner.shards_parameters
+
     @property
     def modules(self) -> list[nn.Module]:
         """Those of the inner one."""

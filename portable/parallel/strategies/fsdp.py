@@ -41,6 +41,8 @@ class FsdpStrategy(NativeStrategy):
     Gradients are divided after every micro-batch; replicas add theirs up after the last.
     """
 
+    shards_parameters = True
+
     def __init__(self, config: FsdpConfig, precision: PrecisionConfig, mesh: Mesh, device: Device) -> None:
         terms = Terms(config.name, Divides.states, casts=True, bucket_mb=_REST_BUCKET_MB)
         super().__init__(config, precision, mesh, device, terms)

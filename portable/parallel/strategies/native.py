@@ -24,6 +24,7 @@ class NativeStrategy:
     name = ""
     needs_peers = True
     wraps_meta = True
+    shards_parameters = False
 
     def __init__(
         self, config: StrategyConfig, precision: PrecisionConfig, mesh: Mesh, device: Device, terms: Terms

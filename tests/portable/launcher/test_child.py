@@ -15,7 +15,7 @@ from portable.launcher.failure import RankError
 
 
 def test_the_words_and_the_code_of_a_failed_child_are_told(tmp_path: Path):
-    with pytest.raises(RankError, match=r"rank 3: source=.*matches no file") as caught:
+    with pytest.raises(RankError, match=r"rank 3: data.source=.*matches no file") as caught:
         run_child(["data", "source=/no/such/*.txt", f"hydra.run.dir={tmp_path}/run"], tmp_path, 3)
     assert caught.value.exit_code == 2
 

@@ -1,7 +1,9 @@
 """The RL stage on a policy small enough to learn in seconds: from the reward, and from nothing else."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -111,3 +113,11 @@ def test_continues_between_and_inside_seeds(policy_dir, runtime, tmp_path) -> No
 def test_an_engine_that_cannot_share_weights_is_refused(policy_dir, runtime, tmp_path) -> None:
     with pytest.raises(ConfigError, match="engine=hf"):
         run_rl(config_of(policy_dir), runtime, HfEngineConfig(), Workspace(tmp_path))
+
+
+def test_a_strategy_that_keeps_parts_of_weights_is_refused(policy_dir, runtime, tmp_path) -> None:
+    sharded = replace(runtime, strategy="fsdp", new_strategy=lambda: SimpleNamespace(shards_parameters=True))
+    with pytest.raises(
+        ConfigError, match=r"strategy=fsdp as asked for keeps a part .* use strategy=ddp, zero1"
+    ):
+        run_rl(config_of(policy_dir), sharded, ENGINE, Workspace(tmp_path))

@@ -39,7 +39,11 @@ CAPABILITY = Capability(
         "coalesced": _EMULATED,
     },
     features=(Feature.pinned_memory,),
-    strategies=strategy_reasons(""),
+    strategies=strategy_reasons("")
+    | {
+        "deepspeed": "DeepSpeed has no accelerator for the Acme One",
+        "accelerate": "accelerate does not know the Acme One",
+    },
     engines={
         "native": "",
         "hf": "",

@@ -50,6 +50,7 @@ class AccelerateStrategy(NativeStrategy):
         require_accelerate(config, device)
         check_layout(mesh)
         self.config = config
+        self.shards_parameters = config.plugin == "fsdp2"
         self.group = checked_group(self.name, _AXIS, mesh, device)
         self._accelerator: Accelerator | None = None
         self._quiet = ExitStack()

@@ -48,6 +48,7 @@ class DeepspeedStrategy:
         _check_precision(config, precision)
         self.name = config.name
         self.config = config
+        self.shards_parameters = config.stage == 3
         self.precision = precision
         self.mesh = mesh
         self.device = device

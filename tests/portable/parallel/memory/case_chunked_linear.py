@@ -11,6 +11,7 @@ from portable.model.config import ModelConfig
 from portable.model.init import new_model
 from portable.parallel.config import ParallelConfig, PrecisionConfig, TileConfig
 from portable.parallel.memory.chunked_linear import ChunkedLinear
+from portable.parallel.objective import LossSum, Model
 from portable.parallel.runtime import Runtime
 from portable.parallel.spread import spread
 from portable.testing.runtime import make_runtime, with_strategy
@@ -51,7 +52,10 @@ def alone_and_divided() -> dict[str, list[float]]:
 
 
 def peaks() -> dict[str, dict[str, float]]:
-    """Return how far memory rises until gradients are there, in MiB, with whole weights and with tiles."""
+    """Return what a forward pass keeps, and how far memory rises until gradients are there, in MiB.
+
+    Of whole weights and of tiles.
+    """
     base = make_runtime("sim", "ddp")
     report: dict[str, dict[str, float]] = {}
     for strategy, dtype in (("fsdp", Dtype.fp32), ("ddp", Dtype.bf16)):
@@ -68,9 +72,18 @@ def _rise(runtime: Runtime) -> dict[str, float]:
     ids = torch.arange(16).view(1, 16)
     batch = Batch(ids, ids + 1, torch.ones(1, 16), ids).to(runtime.torch_device)
 
+    index = runtime.group.local_rank
     runtime.device.reset_peak_memory()
-    before = runtime.device.memory(runtime.group.local_rank).used_bytes
-    (found,) = model.forward_backward([batch], next_token_loss, 1.0)
-    peak = runtime.device.memory(runtime.group.local_rank).peak_bytes
+    before = runtime.device.memory(index).used_bytes
+    kept = 0
+
+    def loss(model: Model, batch: Batch) -> LossSum:
+        nonlocal kept
+        sums = next_token_loss(model, batch)
+        kept = runtime.device.memory(index).used_bytes - before
+        return sums
+
+    (found,) = model.forward_backward([batch], loss, 1.0)
+    peak = runtime.device.memory(index).peak_bytes
     assert peak is not None
-    return {"loss": float(found.loss), "rise": (peak - before) / 2**20}
+    return {"loss": float(found.loss), "kept": kept / 2**20, "rise": (peak - before) / 2**20}
