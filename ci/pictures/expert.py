@@ -54,7 +54,7 @@ def passes() -> Canvas:
     """The order of passes."""
     canvas = Canvas(
         214,
-        "Passes in order: stages, tensor, context, experts, float8, tiles, compile, recompute, strategy",
+        "Passes: stages, tensor, context, experts, float8, tiles, linear, compile, recompute, strategy",
     )
     names = (
         ("stages", "pp", "r0"),
@@ -63,19 +63,20 @@ def passes() -> Canvas:
         ("experts", "ep", "r0"),
         ("float8", "", "r2"),
         ("tiles", "", "r2"),
+        ("linear", "", "r2"),
         ("compile", "", "r2"),
         ("recompute", "", "r2"),
         ("strategy", "dp, fsdp", "r1"),
     )
     for place, (name, axis, fill) in enumerate(names):
-        x = 20 + place * 104
-        canvas.box(x, 44, 86, 50, fill, name, axis)
+        x = 20 + place * 93
+        canvas.box(x, 44, 81, 50, fill, name, axis)
         if place:
-            canvas.arrow((x - 18, 69), (x - 2, 69))
+            canvas.arrow((x - 12, 69), (x - 1, 69))
     for x, width, words, more in (
-        (20, 398, "divide layers, matrices, tokens, experts", "communicate inside forward and backward"),
-        (436, 398, "change how a block computes", "never what it computes, beyond float8’s rounding"),
-        (852, 86, "keeps state", "sums gradients"),
+        (20, 360, "divide layers, matrices, tokens, experts", "communicate inside forward and backward"),
+        (392, 453, "change how a block computes", "never what it computes, beyond float8’s rounding"),
+        (857, 81, "keeps state", "sums gradients"),
     ):
         canvas.line((x, 108), (x, 116), (x + width, 116), (x + width, 108))
         canvas.text(x + width / 2, 138, words)
