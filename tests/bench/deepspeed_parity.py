@@ -27,6 +27,7 @@ from portable.model.init import new_model
 from portable.parallel.runtime import Runtime
 from portable.testing.process import run_processes
 from portable.testing.runtime import make_runtime, with_strategy
+from portable.testing.strategy.decoder import Rows
 from portable.testing.strategy.tiny import workspace
 from portable.train.config import AdamWConfig, CheckpointConfig, ScheduleConfig, TrainConfig
 from portable.train.next_token import next_token_loss
@@ -48,26 +49,8 @@ MODEL = ModelConfig(
 BAR = 1e-5  # of the losses' difference
 
 
-class Rows:
-    """Random tokens, a row from its own number."""
-
-    def __init__(self, shape: BatchShape) -> None:
-        self.shape = shape
-        self.next_sample = 0
-
-    def next_batches(self) -> list[Batch]:
-        batches = [_batch(samples) for samples in self.shape.samples(self.next_sample)]
-        self.next_sample += self.shape.global_batch_size
-        return batches
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"next_sample": self.next_sample}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.next_sample = state["next_sample"]
-
-
 def _batch(samples: range) -> Batch:
+    """Random tokens, a row from its own number."""
     streams = [torch.Generator().manual_seed(sample) for sample in samples]
     # A row repeats its first half, so that there is something to learn.
     halves = [torch.randint(MODEL.vocab_size, (LENGTH // 2 + 1,), generator=stream) for stream in streams]
@@ -123,7 +106,7 @@ def _trainer(first: Runtime, way: str, folder: Path) -> Trainer:
         checkpoint=CheckpointConfig(every_steps=0),
     )
     model = new_model(MODEL, runtime.kernels, seed=0)
-    return Trainer(model, next_token_loss, Rows(shape), config, runtime, workspace(folder))
+    return Trainer(model, next_token_loss, Rows(shape, _batch), config, runtime, workspace(folder))
 
 
 def _engine(first: Runtime, stage: int) -> Runtime:

@@ -9,19 +9,11 @@ from portable.certificate.shrink import Trial
 from portable.model.config import Gate, MlaConfig, ModelConfig, MoeConfig
 from portable.parallel.config import ParallelConfig, RecomputeConfig, TileConfig
 from portable.parallel.pipeline.schedule.select import SCHEDULES
+from portable.testing.strategy import decoder
+from tests.portable.model.hf.folders import SIZES
 
 SAMPLES = 16  # of a step, over all readers
-SHAPE: dict[str, Any] = {
-    "vocab_size": 37,  # odd, so that its parts are uneven
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_layers": 4,
-    "num_heads": 4,
-    "num_kv_heads": 2,
-    "head_dim": 8,
-    "max_seq_len": 64,
-    "init_std": 0.1,
-}
+SHAPE: dict[str, Any] = decoder.SHAPE | {"init_std": 0.1}
 MIXTURE = MoeConfig(num_experts=4, top_k=2, intermediate_size=24, aux_loss_coef=0.01)
 DENSE = ModelConfig(**SHAPE)
 MODELS: dict[str, ModelConfig] = {
@@ -46,22 +38,12 @@ MODELS: dict[str, ModelConfig] = {
     "5 experts": ModelConfig(**SHAPE, moe=replace(MIXTURE, num_experts=5)),
 }
 FOREIGN: dict[str, dict[str, Any]] = {}
-_SIZES = {
-    "vocab_size": 37,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 64,
-}
 for _kind, _more in (
     ("llama", {}),
     ("qwen3", {"tie_word_embeddings": True}),
     ("mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
 ):
-    FOREIGN[f"HF {_kind}"] = {"model_type": _kind, **_SIZES, **_more}
+    FOREIGN[f"HF {_kind}"] = {"model_type": _kind, **SIZES, **_more}
     MODELS[f"HF {_kind}"] = DENSE
 
 

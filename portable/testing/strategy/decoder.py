@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,18 @@ MODELS = {
 
 
 class Rows:
-    """Rows of several documents, some of whose targets are not learnt."""
+    """A source whose rows are made from their own numbers by ``make_batch``, whoever reads them.
 
-    def __init__(self, shape: BatchShape) -> None:
+    By default they have several documents, and some targets that are not learnt.
+    """
+
+    def __init__(self, shape: BatchShape, make_batch: Callable[[range], Batch] | None = None) -> None:
         self.shape = shape
         self.next_sample = 0
+        self._make_batch = make_batch or _rows
 
     def next_batches(self) -> list[Batch]:
-        batches = [_rows(samples) for samples in self.shape.samples(self.next_sample)]
+        batches = [self._make_batch(samples) for samples in self.shape.samples(self.next_sample)]
         self.next_sample += self.shape.global_batch_size
         return batches
 
