@@ -64,13 +64,16 @@ def run_job(
     if verb in _INTERACTIVE:
         load_target(_INTERACTIVE[verb])(job, machine.runtime, machine.engine)
         return None
+    place = read_place()
     if job.output_dir is not None:
         folder = Path(job.output_dir)
-    elif read_place().world_size > 1:  # each rank has named a folder by its own clock
+    elif place.rank > 0:  # each rank has named a folder by its own clock; the first one's counts
         folder = machine.runtime.group.broadcast_object(folder)
     _claim(folder, config_text)
     handler = log_to_file(folder / "run.log")
     try:
+        if job.output_dir is None and place.rank == 0 and place.world_size > 1:
+            machine.runtime.group.broadcast_object(folder)
         environment = record_environment(folder, job.hardware.backend, command)
         if isinstance(job, RunJob):
             return _run_recipe(job, machine, folder, config_text, environment, show_progress)

@@ -295,4 +295,5 @@ def _separate_group(runtime: Runtime) -> ProcessGroup | None:
     process_group = runtime.group.process_group
     if process_group is None:
         return None
+    runtime.group.barrier()  # names a rank that is gone by now; torch would wait for it as long as for a save
     return new_host_group(_TIMEOUT_S, dist.get_process_group_ranks(process_group))

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 JOB = "4242"
@@ -32,7 +33,14 @@ def sbatch(script: str) -> None:
         sys.exit("sbatch: error: invalid partition specified")
     tasks = [int(re.search(rf"--{key}=(\d+)", text)[1]) for key in ("nodes", "ntasks-per-node")]
     job = {"SLURM_JOB_ID": JOB, "SLURM_NTASKS": str(tasks[0] * tasks[1]), "SLURM_NODELIST": "localhost"}
-    subprocess.Popen(["bash", script], env={**os.environ, **job}, start_new_session=True)
+    # Who submits reads what we write to its end, which must not be the end of the job.
+    subprocess.Popen(
+        ["bash", script],
+        env={**os.environ, **job},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     print(f"Submitted batch job {JOB}")
 
 
@@ -52,6 +60,8 @@ def srun(*words: str) -> None:
             "SLURM_NODEID": "0",
             "SLURM_STEP_NUM_TASKS": str(number),
         }
+        while not Path(files[0]).parent.is_dir():  # made once the number of the job is known
+            time.sleep(0.05)
         output, error = (Path(file).open("a") for file in files)  # noqa: SIM115 - the tasks have them
         tasks.append(subprocess.Popen(words[begin:], env={**os.environ, **task}, stdout=output, stderr=error))
     sys.exit(max(task.wait() for task in tasks))
