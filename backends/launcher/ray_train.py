@@ -31,6 +31,8 @@ from portable.launcher.failure import (
     read_failures,
 )
 
+_REACH_S = 10.0
+
 
 def run_ranks(command: RankCommand, config: RayLauncherConfig, folder: Path) -> None:
     """Run ``command`` in ``config.processes`` workers to its end.
@@ -71,12 +73,20 @@ def _join_cluster(config: RayLauncherConfig) -> None:
         ray.init(address="local", num_cpus=num_cpus, include_dashboard=False)
         return
     try:
+        _reach(config.address)
         ray.init(address=config.address)
-    except ConnectionError as error:
+    except OSError as error:
         raise ConfigError(
             f"launcher.address={config.address}: no Ray cluster answers there ({error}); start one with `ray "
             "start --head`, or leave the address out to have one on this machine"
         ) from error
+
+
+def _reach(address: str) -> None:
+    """Connect to ``HOST:PORT`` once: Ray itself would try for many minutes. Raises: OSError."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), _REACH_S).close()
 
 
 def _scaling(resource: str, config: RayLauncherConfig) -> ScalingConfig:
